@@ -1,0 +1,39 @@
+// A trainable tensor and what the distributed machinery must know about it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace hypermoe {
+
+// Which ranks hold the same values, and so over which group gradients are summed:
+//   kDense, kHyper  every rank; summed over the world (kHyper, the hypernetwork's, is complete last)
+//   kExpert         the ranks of one expert-data group; each expert group holds every expert once
+enum class ParameterGroup { kDense, kHyper, kExpert };
+constexpr int kNumParameterGroups = 3;
+
+struct Parameter {
+  // Global name, the same at every layout. kExpert: "{e}" stands for the global expert id, as in
+  // "h.0.mlp.experts.expert_{e}.c_fc.weight".
+  std::string name;
+  // Leaf that requires grad. kExpert: [local experts, ...], row i is expert first_expert + i; may have zero rows.
+  at::Tensor value;
+  ParameterGroup group = ParameterGroup::kDense;
+  int64_t first_expert = 0;
+  bool weight_decay = false;
+};
+
+// One tensor under its global name: what checkpoints, tests and folders speak of.
+struct NamedTensor {
+  std::string name;
+  at::Tensor tensor;
+};
+
+// `tensor` (the parameter's value, its gradient or one of its moments, of the value's shape) as named tensors: one for
+// kDense and kHyper, one view per local expert for kExpert.
+std::vector<NamedTensor> GlobalViews(const Parameter& parameter, const at::Tensor& tensor);
+
+}  // namespace hypermoe
