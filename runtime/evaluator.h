@@ -1,0 +1,30 @@
+// Loss and perplexity of a model over token windows.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "configs/run.pb.h"
+#include "parallel/process_mesh.h"
+#include "runtime/status.h"
+
+namespace hypermoe {
+
+struct EvaluateOptions {
+  std::string checkpoint;  // run folder or checkpoint folder
+  std::string data;        // prefix of a token file, all of it; "": the run's own validation tokens
+  std::string dtype;       // "" as trained
+};
+
+struct EvaluateResult {
+  double loss = 0;  // mean nats a token
+  double perplexity = 0;
+  int64_t tokens = 0;  // predictions counted
+  int64_t step = 0;    // of the checkpoint
+};
+
+// Collective over the world; the same result on every rank.
+absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options, std::shared_ptr<Communicator> world,
+                                        int expert_parallel);
+
+}  // namespace hypermoe

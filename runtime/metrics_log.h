@@ -1,0 +1,26 @@
+// metrics.jsonl of a run: one JSON object a line, numbers written so that they read back exactly.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "runtime/status.h"
+
+namespace hypermoe {
+
+class MetricsLog {
+ public:
+  // Opens run_dir/metrics.jsonl for appending, after dropping every line of a step beyond `last_step` and a torn last line
+  // (resume: the steps since the checkpoint are done again and must not appear twice). The new content replaces the old by
+  // rename. last_step 0 starts an empty file.
+  static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(const std::string& run_dir, int64_t last_step);
+  virtual ~MetricsLog() = default;
+  // Appends one line, which must have "kind" and "step", and hands it to the operating system.
+  virtual absl::Status Write(const nlohmann::json& line) = 0;
+  virtual const std::string& path() const = 0;
+};
+
+}  // namespace hypermoe
