@@ -11,7 +11,8 @@ struct Batch {
   at::Tensor input_ids_BS;  // int64, each below the vocabulary size
   // int64: the id that position s predicts (the next token; already shifted), or kIgnoredLabel.
   at::Tensor labels_BS;
-  // int64: the row's number within the global batch of the step, the same at every layout. Keys random numbers.
+  // int64: the row's number within the global batch of the step, the same at every layout. Keys
+  // random numbers.
   at::Tensor row_ids_B;
 };
 

@@ -1,0 +1,25 @@
+// Multi-head causal attention (arXiv:1706.03762, Eq. 1), scale 1/sqrt(head width).
+//
+// Legend: B rows, H heads, S query positions, L key positions, C head width.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels/keyed_random.h"
+
+namespace hypermoe {
+
+// Dropout of attention probabilities. probability 0: none, and the rest is not looked at.
+struct AttentionDropout {
+  double probability = 0;
+  RandomKey key;
+  at::Tensor row_ids_B;  // int64: global rows, see KeyedDropout
+};
+
+// [B,H,S,C]: query s attends to keys 0 .. L - S + s (the queries are the last S of L positions; S
+// == L or S == 1). B may be 0. Differentiable. Without dropout LibTorch's fused kernel, which keeps
+// no probabilities.
+at::Tensor CausalAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
+                           const at::Tensor& v_BHLC, const AttentionDropout& dropout);
+
+}  // namespace hypermoe

@@ -1,0 +1,34 @@
+// Two-layer networks applied to consecutive groups of rows, one network a group: the experts of a
+// rank, the HyperExperts of a layer, and (with one group) a dense feed-forward sub-layer.
+//
+// Legend: R rows, G groups, D width, F inner width.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace hypermoe {
+
+enum class Activation {
+  kGeluTanh,  // GPT-2's gelu_new: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+  kRelu,
+};
+
+// Weights of G networks; matrices map [in, out]. Biases may both be undefined.
+struct GroupedFfnWeights {
+  at::Tensor up_GDF;    // first matrix
+  at::Tensor up_GF;     // its bias
+  at::Tensor down_GFD;  // second matrix
+  at::Tensor down_GD;   // its bias
+};
+
+// y_RD: for every group g and its rows x, activation(x up_g + bias) down_g + bias. rows_per_group
+// sums to R; groups may be empty, R may be 0. float32 or float64. Differentiable in x and all
+// weights; a weight's gradient is always defined, zero for a group without rows. Sums over rows run
+// in row order within one matrix product per group.
+at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
+                      const GroupedFfnWeights& weights, Activation activation);
+
+}  // namespace hypermoe

@@ -1,0 +1,17 @@
+// Dropout whose mask depends on the global row and the element, not on the layout.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels/keyed_random.h"
+
+namespace hypermoe {
+
+// x: [rows * m, ...], float32 or float64, where rows = row_ids_B.numel() and the n elements of each
+// row are consecutive. Element j of row b is zeroed if uniform(key, row_ids_B[b], j) < probability,
+// otherwise divided by 1 - probability; 24 random bits an element. Differentiable; the mask is kept
+// for backward, one byte an element. probability in [0, 1); 0 returns x itself.
+at::Tensor KeyedDropout(const at::Tensor& x, double probability, const RandomKey& key,
+                        const at::Tensor& row_ids_B);
+
+}  // namespace hypermoe

@@ -1,0 +1,97 @@
+#include "model/gpt2.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Reduction.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/keyed_dropout.h"
+#include "model/transformer_block.h"
+
+namespace hypermoe {
+
+std::vector<int64_t> SparseLayers(const ModelConfig& config) {
+  std::vector<int64_t> layers;
+  if (config.kind() == ModelConfig::dense) return layers;
+  for (int layer = 0; layer < config.num_layers(); ++layer) {
+    const auto& chosen = config.sparse_layers();
+    if (chosen.empty() || std::find(chosen.begin(), chosen.end(), layer) != chosen.end())
+      layers.push_back(layer);
+  }
+  return layers;
+}
+
+Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, at::ScalarType dtype,
+           std::shared_ptr<TokenDispatcher> dispatcher)
+    : config_(model), sparse_layers_(SparseLayers(model)) {
+  TORCH_CHECK(sparse_layers_.empty() || dispatcher != nullptr,
+              "a sparse model needs a token dispatcher");
+  ParameterFactory factory(seed, dtype, &parameters_);
+  const Init embedding = Init::Normal(model.init_std());
+  wte_VD_ = factory.Make("wte.weight", {model.vocab_size(), model.hidden_size()}, embedding);
+  wpe_SD_ = factory.Make("wpe.weight", {model.sequence_length(), model.hidden_size()}, embedding);
+  if (model.kind() == ModelConfig::hyper) {
+    hyper_ = std::make_unique<HyperNetwork>(hyper, model, sparse_layers_, factory);
+  }
+  int64_t sparse_index = 0;
+  for (int64_t layer = 0; layer < model.num_layers(); ++layer) {
+    SparseBlock sparse;
+    if (std::find(sparse_layers_.begin(), sparse_layers_.end(), layer) != sparse_layers_.end()) {
+      sparse = {true, sparse_index++, dispatcher, hyper_.get()};
+    }
+    blocks_.push_back(std::make_unique<TransformerBlock>(model, layer, sparse, factory));
+  }
+  ln_f_weight_ = factory.Make("ln_f.weight", {model.hidden_size()}, Init::Constant(1));
+  ln_f_bias_ = factory.Make("ln_f.bias", {model.hidden_size()}, Init::Constant(0));
+}
+
+Gpt2::~Gpt2() = default;
+
+at::Tensor Gpt2::Embed(const Batch& batch, const ForwardMode& mode) const {
+  const int64_t past = mode.cache == nullptr ? 0 : mode.cache->length,
+                positions = batch.input_ids_BS.size(1);
+  TORCH_CHECK(past + positions <= config_.sequence_length(), "sequence of ", past + positions,
+              " tokens is longer than model.sequence_length (", config_.sequence_length(), ")");
+  const at::Tensor tokens_BSD = at::embedding(wte_VD_, batch.input_ids_BS);
+  const at::Tensor x_BSD = tokens_BSD + wpe_SD_.narrow(0, past, positions);
+  const double dropout = mode.training ? config_.dropout() : 0.0;
+  return KeyedDropout(x_BSD.view({-1, config_.hidden_size()}), dropout,
+                      mode.key.Derive("embedding"), batch.row_ids_B);
+}
+
+ModelOutput Gpt2::Forward(const Batch& batch, const ForwardMode& mode) {
+  ModelOutput output;
+  if (mode.cache != nullptr && mode.cache->keys.empty()) {
+    mode.cache->keys.resize(blocks_.size());
+    mode.cache->values.resize(blocks_.size());
+  }
+  at::Tensor x_TD = Embed(batch, mode);
+  for (const auto& block : blocks_)
+    x_TD = block->Forward(x_TD, batch.row_ids_B, mode, &output.routing);
+  if (mode.cache != nullptr) mode.cache->length += batch.input_ids_BS.size(1);
+  x_TD = at::layer_norm(x_TD, {config_.hidden_size()}, ln_f_weight_, ln_f_bias_,
+                        config_.layer_norm_epsilon());
+  output.logits_TV = at::mm(x_TD, wte_VD_.t());
+  return output;
+}
+
+void Gpt2::FinishBackward() {
+  if (hyper_ != nullptr) hyper_->BackwardThroughGeneration();
+}
+
+void Gpt2::ParametersChanged() {
+  if (hyper_ != nullptr) hyper_->Invalidate();
+}
+
+at::Tensor CrossEntropy(const at::Tensor& logits_TV, const at::Tensor& labels_BS, double divisor) {
+  return at::cross_entropy_loss(logits_TV, labels_BS.reshape({-1}), {}, at::Reduction::Sum,
+                                kIgnoredLabel) /
+         divisor;
+}
+
+}  // namespace hypermoe

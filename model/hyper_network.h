@@ -1,0 +1,84 @@
+// The hypernetwork of HyperMoE (arXiv:2402.12656, Sec. 3.2, Eq. 5-9): one for all layers. From the
+// embeddings of the experts a token did not select and the embedding of its layer it generates a
+// small network, the HyperExpert, whose output is added to the selected expert's.
+//
+// With one selected expert the HyperExpert depends only on (layer, selected expert). So all of them
+// are generated in one pass per optimizer step and reused over its micro-batches; their gradients
+// accumulate like those of weights, and one backward through the hypernetwork at the end of the
+// step distributes them.
+//
+// Legend: L sparse layers, N experts, T tokens, D width, A bottleneck, q hidden_dim; for layer l
+// and selected expert i:
+//   e = mean of S_j over j != i (0 if N = 1)                                            Eq. 5, 6
+//   p = W2 relu(W1 e + c1) + c2                                                        Eq. 6
+//   k = relu(W [p; layer embedding] + c)
+//   Down = reshape(W_D k + c_D, [D, A]),  Up = reshape(W_U k + c_U, [A, D])             Eq. 7
+//   y += relu(x Down) Up                                                              Eq. 8, 9
+// S, W1 and W2 are each layer's own; the rest is shared by all. W_U and c_U start at zero, so that
+// training starts from the plain mixture of experts.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "configs/run.pb.h"
+#include "model/parameter_factory.h"
+
+namespace hypermoe {
+
+class HyperNetwork {
+ public:
+  // sparse_layers: block numbers, ascending; a sparse layer is named below by its index in this
+  // list.
+  HyperNetwork(const HyperConfig& config, const ModelConfig& model,
+               const std::vector<int64_t>& sparse_layers, ParameterFactory& factory);
+
+  // Output of the HyperExperts for rows grouped by selected expert: sorted_TD holds
+  // rows_per_expert[i] rows for expert i. Generates first if no current HyperExperts are there. x
+  // is the normalised input of the sub-layer.
+  at::Tensor Apply(const at::Tensor& sorted_TD, const std::vector<int64_t>& rows_per_expert,
+                   int64_t sparse_index);
+
+  // Call once after the last backward of a step: turns the gradients that Apply's backward has
+  // accumulated into gradients of the hypernetwork's parameters. Afterwards the HyperExperts are
+  // generated anew when needed.
+  void BackwardThroughGeneration();
+
+  // Call when parameters have changed: HyperExperts generated before are not used again.
+  void Invalidate();
+
+  // How often all HyperExperts have been generated since construction.
+  int64_t generations() const { return generations_; }
+
+ private:
+  struct LayerParameters {
+    at::Tensor expert_embedding;  // [N, t']
+    at::Tensor w1, c1, w2, c2;    // [m, t'], [m], [t, m], [t]
+  };
+
+  at::Tensor SelectionEmbedding(const LayerParameters& layer, const at::Tensor& unselected) const;
+  at::Tensor HiddenVectors(const at::Tensor& selection, int64_t sparse_index) const;
+  void Generate();
+  at::Tensor ApplyPerToken(const at::Tensor& sorted_TD, const std::vector<int64_t>& rows_per_expert,
+                           int64_t sparse_index) const;
+
+  HyperConfig config_;
+  int64_t num_experts_, width_;
+  std::vector<int64_t> sparse_layers_;
+  std::vector<LayerParameters> layers_;
+  at::Tensor layer_embedding_;         // [blocks, l]
+  at::Tensor project_, project_bias_;  // [q, t + l], [q]
+  at::Tensor down_, down_bias_;        // [D * A, q], [D * A]
+  at::Tensor up_, up_bias_;            // [A * D, q], [A * D]
+
+  // The current HyperExperts: with their graph, and as leaves (views of it) whose gradients are
+  // views of one buffer each.
+  at::Tensor generated_down_LNDA_, generated_up_LNAD_;
+  std::vector<at::Tensor> leaf_down_NDA_, leaf_up_NAD_;
+  at::Tensor grad_down_LNDA_, grad_up_LNAD_;
+  int64_t generations_ = 0;
+};
+
+}  // namespace hypermoe

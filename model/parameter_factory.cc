@@ -1,0 +1,57 @@
+#include "model/parameter_factory.h"
+
+#include <ATen/ops/empty.h>
+
+#include "kernels/keyed_random.h"
+
+namespace hypermoe {
+
+at::Tensor ParameterFactory::Make(const std::string& name, at::IntArrayRef shape, Init init,
+                                  ParameterGroup group) {
+  at::Tensor value = at::empty(shape, dtype_);
+  Fill(value, name, init);
+  Parameter parameter;
+  parameter.name = name;
+  parameter.group = group;
+  parameter.weight_decay = shape.size() >= 2;
+  return Register(std::move(parameter), value);
+}
+
+at::Tensor ParameterFactory::MakeExperts(const std::string& name, ExpertRange experts,
+                                         at::IntArrayRef shape, Init init) {
+  std::vector<int64_t> stacked{experts.size()};
+  stacked.insert(stacked.end(), shape.begin(), shape.end());
+  at::Tensor value = at::empty(stacked, dtype_);
+  Parameter parameter;
+  parameter.name = name;
+  parameter.group = ParameterGroup::kExpert;
+  parameter.first_expert = experts.begin;
+  parameter.weight_decay = shape.size() >= 2;
+  parameter.value = value;
+  for (const NamedTensor& expert : GlobalViews(parameter, value))
+    Fill(expert.tensor, expert.name, init);
+  return Register(std::move(parameter), value);
+}
+
+at::Tensor ParameterFactory::Register(Parameter parameter, at::Tensor value) {
+  parameter.value = value.set_requires_grad(true);
+  parameters_->push_back(std::move(parameter));
+  return value;
+}
+
+void ParameterFactory::Fill(const at::Tensor& tensor, const std::string& name, Init init) const {
+  const RandomKey key = RandomKey{seed_, 0}.Derive("initial value").Derive(name);
+  switch (init.kind) {
+    case Init::Kind::kConstant:
+      tensor.fill_(init.value);
+      return;
+    case Init::Kind::kNormal:
+      FillNormal(tensor, key, init.value);
+      return;
+    case Init::Kind::kUniform:
+      FillUniform(tensor, key, -init.value, init.value);
+      return;
+  }
+}
+
+}  // namespace hypermoe

@@ -1,0 +1,22 @@
+#include "model/router.h"
+
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/gather.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/softmax.h>
+
+namespace hypermoe {
+
+Router::Router(const std::string& prefix, int64_t width, int64_t num_experts, double init_std,
+               ParameterFactory& factory)
+    : w_gate_DN_(factory.Make(prefix + "w_gate", {width, num_experts}, Init::Normal(init_std))) {}
+
+RoutingResult Router::Forward(const at::Tensor& x_TD) const {
+  RoutingResult result;
+  result.probs_TN = at::softmax(at::mm(x_TD, w_gate_DN_), 1);
+  result.expert_ids_T = at::argmax(result.probs_TN.detach(), 1);
+  result.gate_T = at::gather(result.probs_TN, 1, result.expert_ids_T.unsqueeze(1)).squeeze(1);
+  return result;
+}
+
+}  // namespace hypermoe

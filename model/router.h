@@ -1,0 +1,32 @@
+// The Switch router (arXiv:2101.03961, Eq. 1-2): each token goes to the expert with the largest
+// probability.
+//
+// Legend: T tokens, D width, N experts.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "model/parameter_factory.h"
+
+namespace hypermoe {
+
+struct RoutingResult {
+  at::Tensor probs_TN;      // softmax over all experts, at least float32; differentiable
+  at::Tensor expert_ids_T;  // int64; the lower id where probabilities are equal
+  at::Tensor gate_T;        // the chosen expert's probability; differentiable
+};
+
+class Router {
+ public:
+  // Parameter: prefix + "w_gate" [D,N].
+  Router(const std::string& prefix, int64_t width, int64_t num_experts, double init_std,
+         ParameterFactory& factory);
+  RoutingResult Forward(const at::Tensor& x_TD) const;
+
+ private:
+  at::Tensor w_gate_DN_;
+};
+
+}  // namespace hypermoe

@@ -1,0 +1,50 @@
+// One block of GPT-2: x += attention(norm(x)); x += feed_forward(norm(x)), the latter dense or a
+// mixture of experts.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "configs/run.pb.h"
+#include "kernels/grouped_ffn.h"
+#include "model/gpt2.h"
+#include "model/moe_layer.h"
+#include "model/parameter_factory.h"
+
+namespace hypermoe {
+
+// What makes a block's feed-forward sub-layer sparse; none of it is used in a dense block.
+struct SparseBlock {
+  bool sparse = false;
+  int64_t sparse_index = 0;
+  std::shared_ptr<TokenDispatcher> dispatcher;
+  HyperNetwork* hyper = nullptr;
+};
+
+class TransformerBlock {
+ public:
+  // Parameters: h.{layer}.ln_1|ln_2.weight|bias, .attn.c_attn|c_proj.weight|bias, .mlp.*.
+  TransformerBlock(const ModelConfig& config, int64_t layer, const SparseBlock& sparse,
+                   ParameterFactory& factory);
+
+  // x_TD holds the tokens of row_ids_B's rows, row by row.
+  at::Tensor Forward(const at::Tensor& x_TD, const at::Tensor& row_ids_B, const ForwardMode& mode,
+                     std::vector<RoutingResult>* routing);
+
+ private:
+  at::Tensor Attention(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
+                       const ForwardMode& mode);
+  at::Tensor FeedForward(const at::Tensor& x_TD, std::vector<RoutingResult>* routing);
+
+  ModelConfig config_;
+  int64_t layer_;
+  at::Tensor ln_1_weight_, ln_1_bias_, ln_2_weight_, ln_2_bias_;
+  at::Tensor c_attn_weight_, c_attn_bias_, attn_proj_weight_, attn_proj_bias_;
+  GroupedFfnWeights dense_;  // a dense block's, as one group
+  std::unique_ptr<MoeLayer> moe_;
+};
+
+}  // namespace hypermoe
