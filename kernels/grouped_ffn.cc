@@ -12,6 +12,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <numeric>
+#include <optional>
 
 namespace hypermoe {
 namespace {
@@ -87,18 +88,18 @@ void GroupedLinearWeightGrad(const at::Tensor& in, const at::Tensor& grad,
 class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& up,
-                            const at::Tensor& up_bias, const at::Tensor& down,
-                            const at::Tensor& down_bias, const std::vector<int64_t>& rows_per_group,
-                            int64_t activation) {
+                            const std::optional<at::Tensor>& up_bias, const at::Tensor& down,
+                            const std::optional<at::Tensor>& down_bias,
+                            const std::vector<int64_t>& rows_per_group, int64_t activation) {
     at::Tensor pre = at::empty({x.size(0), up.size(2)}, x.options());
-    GroupedLinear(x, up, up_bias, rows_per_group, pre);
+    GroupedLinear(x, up, up_bias.value_or(at::Tensor()), rows_per_group, pre);
     const at::Tensor hidden = Activate(pre, static_cast<Activation>(activation));
     at::Tensor y = at::empty({x.size(0), down.size(2)}, x.options());
-    GroupedLinear(hidden, down, down_bias, rows_per_group, y);
+    GroupedLinear(hidden, down, down_bias.value_or(at::Tensor()), rows_per_group, y);
     ctx->save_for_backward({x, up, down, pre, hidden});
     ctx->saved_data["rows_per_group"] = rows_per_group;
     ctx->saved_data["activation"] = activation;
-    ctx->saved_data["bias"] = up_bias.defined();
+    ctx->saved_data["bias"] = up_bias.has_value();
     return y;
   }
 
@@ -145,9 +146,14 @@ at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_p
               " do not fit weights ", weights.up_GDF.sizes(), " and ", weights.down_GFD.sizes());
   TORCH_CHECK(weights.up_GF.defined() == weights.down_GD.defined(),
               "GroupedFfn: give both biases or none");
-  return GroupedFfnFunction::apply(x_RD.contiguous(), weights.up_GDF, weights.up_GF,
-                                   weights.down_GFD, weights.down_GD, rows_per_group,
-                                   static_cast<int64_t>(activation));
+  // Autograd takes an absent input as an empty optional, not as an undefined tensor.
+  std::optional<at::Tensor> up_bias, down_bias;
+  if (weights.up_GF.defined()) {
+    up_bias = weights.up_GF;
+    down_bias = weights.down_GD;
+  }
+  return GroupedFfnFunction::apply(x_RD.contiguous(), weights.up_GDF, up_bias, weights.down_GFD,
+                                   down_bias, rows_per_group, static_cast<int64_t>(activation));
 }
 
 }  // namespace hypermoe

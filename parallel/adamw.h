@@ -28,7 +28,8 @@ class AdamW {
   // One update from the gradients in the buffers. Local: no communication.
   void Step(double learning_rate);
 
-  // The state that a checkpoint keeps: updates made so far, and flat moments by buffer index, writable in place.
+  // The state that a checkpoint keeps: updates made so far, and flat moments by buffer index,
+  // writable in place.
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
   const at::Tensor& first_moments(size_t buffer) const { return first_[buffer]; }

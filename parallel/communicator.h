@@ -1,8 +1,9 @@
 // The one door to other processes: a group of ranks and the collectives that the trainer uses.
 //
-// Every collective must be called by every rank of the group, in the same order, with matching arguments; each call
-// blocks until this rank's part is done. Tensors are dense, contiguous, on the CPU and of dtype float32, float64, int64
-// or uint8 (reductions: the first three). Failures throw CommError. Not thread-safe.
+// Every collective must be called by every rank of the group, in the same order, with matching
+// arguments; each call blocks until this rank's part is done. Tensors are dense, contiguous, on the
+// CPU and of dtype float32, float64, int64 or uint8 (reductions: the first three). Failures throw
+// CommError. Not thread-safe.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,11 +13,13 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace hypermoe {
 
-// A collective failed: names the call, the group and rank, and the library's own text. Exit code 71.
+// A collective failed: names the call, the group and rank, and the library's own text. Exit
+// code 71.
 class CommError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -25,8 +28,9 @@ class CommError : public std::runtime_error {
 enum class Collective { kAllToAll, kAllToAllCounts, kAllReduce, kBroadcast, kAllGather, kBarrier };
 constexpr int kNumCollectives = 6;
 
-// What one kind of collective has cost so far on this rank. `bytes` is the payload handed over for other ranks: rows sent
-// to others for all-to-all, the operand's size for reductions, broadcasts and gathers; 0 in a group of one.
+// What one kind of collective has cost so far on this rank. `bytes` is the payload handed over for
+// other ranks: rows sent to others for all-to-all, the operand's size for reductions, broadcasts
+// and gathers; 0 in a group of one.
 struct Traffic {
   int64_t calls = 0;
   int64_t bytes = 0;
@@ -44,19 +48,21 @@ class Communicator {
   // What the group is called in messages: "world", "expert", "expert_data".
   const std::string& name() const { return name_; }
 
-  // Element-wise sum over the group, in place. The same bits on every rank.
+  // Element-wise sum over the group, in place. The same bits on every rank and in every run at the
+  // same size.
   void AllReduceSum(const at::Tensor& tensor);
   // Element-wise maximum over the group, in place.
   void AllReduceMax(const at::Tensor& tensor);
   // Copies root's tensor over everyone's, in place.
   void Broadcast(const at::Tensor& tensor, int root);
-  // Uneven exchange of rows. `rows` is [sum(send_rows), ...]: the first send_rows[0] go to rank 0, the next send_rows[1] to
-  // rank 1, and so on. Returns [sum(recv_rows), ...], ordered by source rank. Any count may be zero; row sizes agree on all
-  // ranks, and recv_rows[p] is what rank p sends here.
+  // Uneven exchange of rows. `rows` is [sum(send_rows), ...]: the first send_rows[0] go to rank 0,
+  // the next send_rows[1] to rank 1, and so on. Returns [sum(recv_rows), ...], ordered by source
+  // rank. Any count may be zero; row sizes agree on all ranks, and recv_rows[p] is what rank p
+  // sends here.
   at::Tensor AllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
                           const std::vector<int64_t>& recv_rows);
-  // Equal exchange of integers: counts.size() is a multiple of size(), the p-th part goes to rank p; the result's p-th
-  // part came from rank p.
+  // Equal exchange of integers: counts.size() is a multiple of size(), the p-th part goes to rank
+  // p; the result's p-th part came from rank p.
   std::vector<int64_t> AllToAllCounts(const std::vector<int64_t>& counts);
   // Everyone's text, by rank; lengths may differ. For messages and handshakes, not for data.
   std::vector<std::string> AllGatherText(const std::string& text);
@@ -68,7 +74,8 @@ class Communicator {
   const Traffic& traffic(Collective kind) const { return traffic_[static_cast<int>(kind)]; }
 
  protected:
-  Communicator(std::string name, int rank, int size) : name_(std::move(name)), rank_(rank), size_(size) {}
+  Communicator(std::string name, int rank, int size)
+      : name_(std::move(name)), rank_(rank), size_(size) {}
 
   // The transport. Arguments have been checked; called also in a group of one.
   virtual void DoAllReduceSum(const at::Tensor& tensor) = 0;
@@ -79,7 +86,14 @@ class Communicator {
   virtual std::vector<std::string> DoAllGatherText(const std::string& text) = 0;
   virtual void DoBarrier() = 0;
 
+  // Throws CommError with the call, this group and rank, and `what`.
+  [[noreturn]] void Fail(const std::string& call, const std::string& what) const;
+
  private:
+  void CheckTensor(const char* call, const at::Tensor& tensor, bool reduction) const;
+  int64_t CheckRowCounts(const char* call, const char* argument,
+                         const std::vector<int64_t>& rows) const;
+
   std::string name_;
   int rank_;
   int size_;
@@ -89,8 +103,8 @@ class Communicator {
 // A group of this process alone: the same code path as a large group, without MPI.
 std::unique_ptr<Communicator> NewSelfCommunicator(const std::string& name);
 
-// The group of all ranks of MPI_COMM_WORLD. MPI must have been initialised and must outlive the result (and all that is
-// split from it). Its MPI errors become CommError.
+// The group of all ranks of MPI_COMM_WORLD. MPI must have been initialised and must outlive the
+// result (and all that is split from it). Its MPI errors become CommError.
 std::unique_ptr<Communicator> NewMpiWorldCommunicator();
 
 }  // namespace hypermoe

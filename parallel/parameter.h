@@ -10,8 +10,9 @@
 namespace hypermoe {
 
 // Which ranks hold the same values, and so over which group gradients are summed:
-//   kDense, kHyper  every rank; summed over the world (kHyper, the hypernetwork's, is complete last)
-//   kExpert         the ranks of one expert-data group; each expert group holds every expert once
+//   kDense, kHyper  every rank; summed over the world (kHyper, the hypernetwork's, is complete
+//   last) kExpert         the ranks of one expert-data group; each expert group holds every expert
+//   once
 enum class ParameterGroup { kDense, kHyper, kExpert };
 constexpr int kNumParameterGroups = 3;
 
@@ -19,7 +20,8 @@ struct Parameter {
   // Global name, the same at every layout. kExpert: "{e}" stands for the global expert id, as in
   // "h.0.mlp.experts.expert_{e}.c_fc.weight".
   std::string name;
-  // Leaf that requires grad. kExpert: [local experts, ...], row i is expert first_expert + i; may have zero rows.
+  // Leaf that requires grad. kExpert: [local experts, ...], row i is expert first_expert + i; may
+  // have zero rows.
   at::Tensor value;
   ParameterGroup group = ParameterGroup::kDense;
   int64_t first_expert = 0;
@@ -32,8 +34,9 @@ struct NamedTensor {
   at::Tensor tensor;
 };
 
-// `tensor` (the parameter's value, its gradient or one of its moments, of the value's shape) as named tensors: one for
-// kDense and kHyper, one view per local expert for kExpert.
+// `tensor` (the parameter's value, its gradient or one of its moments, of the value's shape) as
+// named tensors: one for kDense and kHyper, one per local expert for kExpert. They share memory
+// with `tensor` and are detached from autograd.
 std::vector<NamedTensor> GlobalViews(const Parameter& parameter, const at::Tensor& tensor);
 
 }  // namespace hypermoe

@@ -2,15 +2,18 @@
 //
 //   plan = MakePlan(expert_ids_T)        one small exchange of counts
 //   sorted_TD = Permute(x_TD, plan)      local: rows grouped by expert, stable
-//   rows_RD   = Dispatch(sorted_TD, plan)   all-to-all; rows grouped by local expert, then by source rank, then in order
+//   rows_RD   = Dispatch(sorted_TD, plan)   all-to-all; rows grouped by local expert, then by
+//   source rank, then in order
 //   ...experts work on rows_RD, plan.rows_per_local_expert rows each...
 //   back_TD   = Combine(rows_RD, plan)   all-to-all; the inverse of Dispatch
 //   y_TD      = Unpermute(back_TD, plan) local: the inverse of Permute
 //
-// Legend: T tokens of this rank, R rows received here, D width. Dispatch and Combine are collective over the expert group
-// in forward, and again in backward: every rank of the group must run backward through the same calls in the same order,
-// with zero rows too. To guarantee that autograd reaches them on a rank without tokens, inputs must require grad on all
-// ranks or on none.
+// Legend: T tokens of this rank, R rows received here, D width. Dispatch and Combine are collective
+// over the expert group in forward, and again in backward: every rank of the group must run
+// backward through the same calls in the same order, with zero rows too. To guarantee that autograd
+// reaches them on a rank without tokens, inputs must require grad on all ranks or on none. A move
+// that changes nothing (tokens sorted already, a group of one) returns its input itself, so treat
+// results as read-only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,15 +27,26 @@
 
 namespace hypermoe {
 
+// `rows` consecutive rows, at `arrived` in the order of arrival (by source rank, then by local
+// expert) and at `placed` in expert-major order.
+struct RowBlock {
+  int64_t arrived = 0;
+  int64_t placed = 0;
+  int64_t rows = 0;
+};
+
 // Where every row of one routing decision goes. Immutable; forward and backward share it.
 struct DispatchPlan {
   at::Tensor order_T;    // int64: sorted position -> token
   at::Tensor inverse_T;  // int64: token -> sorted position
-  std::vector<int64_t> rows_per_expert;        // [N]: local tokens by global expert
-  std::vector<int64_t> send_rows, recv_rows;   // [P]: rows to and from each rank of the expert group
+  bool sorted = false;   // the tokens stood in expert order already: order_T is the identity
+  std::vector<int64_t> rows_per_expert;       // [N]: local tokens by global expert
+  std::vector<int64_t> send_rows, recv_rows;  // [P]: rows to and from each rank of the expert group
   std::vector<int64_t> rows_per_local_expert;  // [e]: rows received for each expert held here
-  at::Tensor arrival_R;  // int64: expert-major position -> position as received (source-rank-major)
-  at::Tensor departure_R;  // int64: the inverse of arrival_R
+  // How rows that have arrived become expert-major; empty if they are so on arrival.
+  std::vector<RowBlock> blocks;
+  int64_t num_tokens = 0;    // T
+  int64_t num_received = 0;  // R
 };
 
 class TokenDispatcher {
@@ -44,13 +58,17 @@ class TokenDispatcher {
   ExpertRange local_experts() const { return local_experts_; }
 
   // expert_ids_T: int64 [T], each in [0, num_experts) (checked). Collective over the expert group.
+  // For several experts a token, T counts choices.
   std::shared_ptr<const DispatchPlan> MakePlan(const at::Tensor& expert_ids_T) const;
 
   at::Tensor Permute(const at::Tensor& x_TD, const std::shared_ptr<const DispatchPlan>& plan) const;
-  at::Tensor Unpermute(const at::Tensor& sorted_TD, const std::shared_ptr<const DispatchPlan>& plan) const;
+  at::Tensor Unpermute(const at::Tensor& sorted_TD,
+                       const std::shared_ptr<const DispatchPlan>& plan) const;
   // Collective over the expert group, in backward too.
-  at::Tensor Dispatch(const at::Tensor& sorted_TD, const std::shared_ptr<const DispatchPlan>& plan) const;
-  at::Tensor Combine(const at::Tensor& rows_RD, const std::shared_ptr<const DispatchPlan>& plan) const;
+  at::Tensor Dispatch(const at::Tensor& sorted_TD,
+                      const std::shared_ptr<const DispatchPlan>& plan) const;
+  at::Tensor Combine(const at::Tensor& rows_RD,
+                     const std::shared_ptr<const DispatchPlan>& plan) const;
 
  private:
   std::shared_ptr<Communicator> expert_;

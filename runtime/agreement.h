@@ -6,8 +6,8 @@
 
 namespace hypermoe {
 
-// Collective over `world`. OK if every rank's `local` is; otherwise, on every rank, the error of the lowest failing rank, with
-// "rank R: " before its message unless all ranks failed alike.
+// Collective over `world`. OK if every rank's `local` is; otherwise, on every rank, the error of
+// the lowest failing rank, with "rank R: " before its message unless all ranks failed alike.
 absl::Status Agree(Communicator& world, const absl::Status& local);
 
 }  // namespace hypermoe

@@ -1,11 +1,11 @@
 // metrics.jsonl of a run: one JSON object a line, numbers written so that they read back exactly.
+// JSON has no NaN and no infinity: they are written as null.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <string>
-
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 
 #include "runtime/status.h"
 
@@ -13,10 +13,13 @@ namespace hypermoe {
 
 class MetricsLog {
  public:
-  // Opens run_dir/metrics.jsonl for appending, after dropping every line of a step beyond `last_step` and a torn last line
-  // (resume: the steps since the checkpoint are done again and must not appear twice). The new content replaces the old by
-  // rename. last_step 0 starts an empty file.
-  static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(const std::string& run_dir, int64_t last_step);
+  // Opens run_dir/metrics.jsonl for appending, after dropping every line of a step beyond
+  // `last_step` and a torn last line (resume: the steps since the checkpoint are done again and
+  // must not appear twice). The new content replaces the old by rename. last_step 0 starts an empty
+  // file. DataError names the first line that is not an object with a step; the file is then left
+  // as it is.
+  static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(const std::string& run_dir,
+                                                          int64_t last_step);
   virtual ~MetricsLog() = default;
   // Appends one line, which must have "kind" and "step", and hands it to the operating system.
   virtual absl::Status Write(const nlohmann::json& line) = 0;

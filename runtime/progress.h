@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -24,24 +25,34 @@ struct ProgressSample {
 // "step  120/2000  loss 2.134  val 2.201  grad 0.53  98.1k tok/s  load 1.31  a2a 4.2%  eta 1m12s"
 std::string FormatProgress(const ProgressSample& sample);
 
-// Seconds as people read them: "8s", "1m12s", "3h05m", "2d04h".
+// Seconds as people read them: "8s", "1m12s", "3h05m", "2d04h"; "-" for NaN, infinity and less than
+// 0.
 std::string FormatDuration(double seconds);
 
-// Shows samples: on a terminal it rewrites one line a few times a second; elsewhere (log files) it prints a line every ten
-// seconds or so and always the first and last step.
+// Shows samples: on a terminal it rewrites one line, at most four times a second and cut to the
+// terminal's width; elsewhere (log files) it prints a line every ten seconds. The first sample and
+// that of the last step are always shown.
 class ProgressLine {
  public:
-  explicit ProgressLine(std::FILE* out);
+  // `seconds` is a clock that never goes back; empty: the steady clock.
+  explicit ProgressLine(std::FILE* out, std::function<double()> seconds = {});
   ~ProgressLine();  // leaves the last line standing
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
   void Show(const ProgressSample& sample);
   // Prints a whole line of its own above the live one.
   void Note(const std::string& text);
 
  private:
+  void Draw();
+
   std::FILE* out_;
+  std::function<double()> seconds_;
   bool terminal_;
-  bool line_open_ = false;
-  double last_shown_ = -1e9;  // seconds, steady clock
+  std::string
+      live_line_;  // on a terminal, what stands there without a newline after it; "" for nothing
+  double last_shown_;  // by the clock
 };
 
 }  // namespace hypermoe

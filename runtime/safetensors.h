@@ -1,6 +1,8 @@
-// Reads and writes safetensors files (https://github.com/huggingface/safetensors): an 8-byte little-endian header length, a
-// JSON header of names, dtypes, shapes and offsets, then the data.
+// Reads and writes safetensors files (https://github.com/huggingface/safetensors): an 8-byte
+// little-endian header length, a JSON header of names, dtypes, shapes and offsets, then the data.
 #pragma once
+
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <map>
@@ -9,26 +11,38 @@
 #include <vector>
 
 #include "parallel/parameter.h"
+#include "runtime/file_util.h"
 #include "runtime/status.h"
 
 namespace hypermoe {
 
-// A file mapped into memory. The whole header is checked on opening (sizes before any allocation, offsets contiguous and
-// covering the file exactly, no duplicate names); errors are DataError and name file and tensor.
+// A file mapped into memory. The whole header is checked on opening (sizes before any allocation,
+// offsets contiguous and covering the file exactly, no duplicate names); errors are DataError
+// (IoError if the file cannot be opened) and name file and tensor.
 class SafetensorsFile {
  public:
   static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path);
+  // Of a file that is mapped already.
+  static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(
+      std::shared_ptr<const MappedFile> file);
   virtual ~SafetensorsFile() = default;
-  virtual std::vector<std::string> names() const = 0;
+  virtual std::vector<std::string> names() const = 0;  // sorted
   virtual bool contains(const std::string& name) const = 0;
-  // A tensor that shares the mapping's memory and keeps the file open; never write to it. NotFound: DataError.
+  // A tensor that shares the mapping's memory and keeps the file open; never write to it. (A copy
+  // where the file does not align it to its element size.) DataError: no such tensor, or one that
+  // LibTorch has no type for.
   virtual absl::StatusOr<at::Tensor> Get(const std::string& name) const = 0;
   virtual const std::map<std::string, std::string>& metadata() const = 0;
 };
 
-// Writes `tensors` (CPU; float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool) to `path` and
-// makes it durable (fsync). On failure `path` is removed.
-absl::Status WriteSafetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
-                              const std::map<std::string, std::string>& metadata);
+// The format's name of a dtype ("F32"), or "" if files cannot hold it here.
+std::string SafetensorsDtype(c10::ScalarType dtype);
+
+// Writes `tensors` (CPU; float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or
+// bool) to `path` and makes the content durable. An older file of that name is replaced only by a
+// complete one. Returns the file's size and hash.
+absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
+                                            const std::vector<NamedTensor>& tensors,
+                                            const std::map<std::string, std::string>& metadata);
 
 }  // namespace hypermoe

@@ -1,0 +1,101 @@
+// hypermoe pretrain: trains a language model from scratch, or goes on with a run that was stopped.
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "launch/commands.h"
+#include "parallel/process_mesh.h"
+#include "runtime/agreement.h"
+#include "runtime/config_loader.h"
+#include "runtime/pretrain.h"
+
+namespace hypermoe {
+namespace {
+
+struct Arguments {
+  std::string config;
+  std::string run_dir;
+  std::vector<std::string> overrides;
+  std::string resume = "auto";
+  int64_t stop_at_step = 0;
+};
+
+absl::StatusOr<RunConfig> ReadConfig(const Arguments& arguments, int world_size) {
+  ASSIGN_OR_RETURN(RunConfig config, LoadConfig(arguments.config, arguments.overrides));
+  RETURN_IF_ERROR(ValidateConfig(config));
+  RETURN_IF_ERROR(CheckExpertDegree(config.mesh().expert_parallel(), world_size));
+  return config;
+}
+
+// Ranks on other machines may have found another file under the same name; training would then
+// diverge or hang.
+absl::Status CheckSameConfig(const RunConfig& config, Communicator& world) {
+  const std::vector<std::string> texts = world.AllGatherText(ConfigText(config));
+  for (size_t rank = 1; rank < texts.size(); ++rank) {
+    if (texts[rank] != texts[0]) {
+      return ConfigError(
+          absl::StrCat("rank ", rank,
+                       " has read another configuration than rank 0: give all ranks the same "
+                       "--config file and the same --set options"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+int ExpertDegree(const RunConfig& config, int world_size) {
+  if (config.mesh().expert_parallel() > 0) return config.mesh().expert_parallel();
+  const bool sparse = config.model().kind() != ModelConfig::dense;
+  return DefaultExpertDegree(world_size, sparse ? config.model().num_experts() : 0);
+}
+
+absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
+  absl::StatusOr<RunConfig> config = ReadConfig(arguments, world->size());
+  RETURN_IF_ERROR(Agree(*world, config.status()));
+  RETURN_IF_ERROR(CheckSameConfig(*config, *world));
+
+  PretrainOptions options;
+  options.config = *std::move(config);
+  options.run_dir = arguments.run_dir;
+  options.resume = arguments.resume == "auto";
+  options.stop_at_step = arguments.stop_at_step;
+  options.threads = UseThreads(options.config.runtime().threads());
+  const int degree = ExpertDegree(options.config, world->size());
+  return Pretrain(options, ProcessMesh::Create(world, degree));
+}
+
+}  // namespace
+
+JobBody DefinePretrain(CLI::App& app) {
+  auto arguments = std::make_shared<Arguments>();
+  app.add_option("--config", arguments->config,
+                 "Configuration as protobuf text (configs/run.proto documents its fields)")
+      ->required()
+      ->type_name("FILE");
+  app.add_option(
+         "--run_dir", arguments->run_dir,
+         "Folder of the run, made if missing: config.textproto, metrics.jsonl, checkpoints/")
+      ->required()
+      ->type_name("DIR");
+  AddSetOption(app, &arguments->overrides,
+               "Change one field of the configuration; may be repeated");
+  app.add_option("--resume", arguments->resume,
+                 "auto: go on from the newest checkpoint of --run_dir, if any; never: refuse a "
+                 "folder that holds a run")
+      ->check(CLI::IsMember({"auto", "never"}))
+      ->capture_default_str();
+  app.add_option(
+         "--stop_at_step", arguments->stop_at_step,
+         "Save and stop after this step, with exit code 75; the same command without it goes on")
+      ->check(Within(1, 1e9))
+      ->type_name("N");
+  app.footer(
+      "Example:\n"
+      "  mpirun -np 4 hypermoe pretrain --config configs/debug.textproto --run_dir runs/a \\\n"
+      "    --set data.train=data/mine --set mesh.expert_parallel=4");
+  return [arguments](std::shared_ptr<Communicator> world) {
+    return Run(*arguments, std::move(world));
+  };
+}
+
+}  // namespace hypermoe

@@ -1,0 +1,53 @@
+// The commands of the program: what each takes on its command line and does.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "launch/run_job.h"
+#include "runtime/status.h"
+
+namespace CLI {
+class App;
+class Validator;
+}  // namespace CLI
+
+namespace hypermoe {
+
+// Each adds its options to `app`; what it returns runs the command with the values that were parsed
+// into them.
+JobBody DefinePrepare(CLI::App& app);
+JobBody DefinePretrain(CLI::App& app);
+JobBody DefineEvaluate(CLI::App& app);
+JobBody DefineGenerate(CLI::App& app);
+JobBody DefineEnv(CLI::App& app);
+
+// --set PATH=VALUE, once for each change. The vector must outlive the parsing.
+void AddSetOption(CLI::App& app, std::vector<std::string>* overrides, const std::string& help);
+
+// Accepts numbers from `min` to `max`; unlike CLI::Range no NaN, and its message is readable.
+// Leaves it to the option to refuse fractions where it is an integer.
+CLI::Validator Within(double min, double max);
+
+// Sets the threads of LibTorch in this process and returns them: `configured`, or where it is 0
+// this rank's share of the cores it may use.
+int UseThreads(int configured);
+
+// An error unless `degree` ranks can share a set of experts in this world; 0 means the default
+// degree.
+absl::Status CheckExpertDegree(int degree, int world_size);
+
+// The options that a finished model can still be given by --set: mesh.expert_parallel, and
+// runtime.dtype if `allow_dtype`.
+struct LayoutOverrides {
+  int expert_parallel = 0;  // 0: default
+  std::string dtype;        // "": as trained
+};
+absl::StatusOr<LayoutOverrides> ReadLayoutOverrides(const std::vector<std::string>& overrides,
+                                                    bool allow_dtype, int world_size);
+
+// Writes `text` to stdout and flushes: a full disk or a closed pipe is an error, not a silent loss.
+absl::Status WriteStdout(const std::string& text);
+
+}  // namespace hypermoe

@@ -1,0 +1,124 @@
+#include "parallel/token_dispatcher.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "parallel/row_moves.h"
+
+namespace hypermoe {
+namespace {
+
+// Counting sort of the tokens by expert: fills rows_per_expert, order_T, inverse_T and sorted.
+void SortTokens(const at::Tensor& expert_ids_T, int64_t num_experts, DispatchPlan& plan) {
+  const at::Tensor dense_T = expert_ids_T.contiguous();
+  const int64_t* ids = dense_T.const_data_ptr<int64_t>();
+  const int64_t num_tokens = dense_T.numel();
+  plan.num_tokens = num_tokens;
+  plan.rows_per_expert.assign(num_experts, 0);
+  plan.sorted = true;
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    TORCH_CHECK(ids[token] >= 0 && ids[token] < num_experts, "expert id ", ids[token], " of token ",
+                token, " is outside [0, ", num_experts, ")");
+    ++plan.rows_per_expert[ids[token]];
+    plan.sorted = plan.sorted && (token == 0 || ids[token - 1] <= ids[token]);
+  }
+  std::vector<int64_t> next(num_experts, 0);
+  std::partial_sum(plan.rows_per_expert.begin(), plan.rows_per_expert.end() - 1, next.begin() + 1);
+
+  plan.order_T = at::empty({num_tokens}, at::kLong);
+  plan.inverse_T = at::empty({num_tokens}, at::kLong);
+  int64_t* order = plan.order_T.mutable_data_ptr<int64_t>();
+  int64_t* inverse = plan.inverse_T.mutable_data_ptr<int64_t>();
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    const int64_t position = next[ids[token]]++;
+    order[position] = token;
+    inverse[token] = position;
+  }
+}
+
+// From rows_arriving[p][j], the rows that rank p sends to local expert j (each p in a row of
+// `stride` numbers): fills recv_rows, rows_per_local_expert, num_received and blocks.
+void PlanArrival(const std::vector<int64_t>& rows_arriving, int64_t stride, int64_t num_local,
+                 DispatchPlan& plan) {
+  const int64_t num_ranks =
+      static_cast<int64_t>(rows_arriving.size()) / std::max<int64_t>(stride, 1);
+  plan.recv_rows.assign(num_ranks, 0);
+  plan.rows_per_local_expert.assign(num_local, 0);
+  std::vector<RowBlock> blocks;  // in order of arrival
+  for (int64_t p = 0; p < num_ranks; ++p) {
+    for (int64_t j = 0; j < num_local; ++j) {
+      const int64_t rows = rows_arriving[p * stride + j];
+      blocks.push_back({plan.num_received, 0, rows});
+      plan.recv_rows[p] += rows;
+      plan.rows_per_local_expert[j] += rows;
+      plan.num_received += rows;
+    }
+  }
+  bool in_place = true;
+  int64_t placed = 0;
+  for (int64_t j = 0; j < num_local; ++j) {
+    for (int64_t p = 0; p < num_ranks; ++p) {
+      RowBlock& block = blocks[p * num_local + j];
+      block.placed = placed;
+      placed += block.rows;
+      in_place = in_place && (block.rows == 0 || block.placed == block.arrived);
+    }
+  }
+  if (!in_place) plan.blocks = std::move(blocks);
+}
+
+}  // namespace
+
+TokenDispatcher::TokenDispatcher(std::shared_ptr<Communicator> expert, int64_t num_experts)
+    : expert_(std::move(expert)),
+      num_experts_(num_experts),
+      local_experts_(ExpertsOfRank(num_experts, expert_->size(), expert_->rank())) {
+  TORCH_CHECK(num_experts >= 1, "the number of experts is ", num_experts, ", expected at least 1");
+}
+
+std::shared_ptr<const DispatchPlan> TokenDispatcher::MakePlan(
+    const at::Tensor& expert_ids_T) const {
+  TORCH_CHECK(expert_ids_T.dim() == 1 && expert_ids_T.scalar_type() == at::kLong,
+              "expert ids have shape ", expert_ids_T.sizes(), " and dtype ",
+              expert_ids_T.scalar_type(), ", expected one axis of int64");
+  auto plan = std::make_shared<DispatchPlan>();
+  SortTokens(expert_ids_T, num_experts_, *plan);
+
+  // Equal parts for the exchange of counts: the first rank holds the most experts.
+  const int64_t stride = ExpertsOfRank(num_experts_, expert_->size(), 0).size();
+  std::vector<int64_t> rows_leaving(stride * expert_->size(), 0);
+  for (int p = 0; p < expert_->size(); ++p) {
+    const ExpertRange experts = ExpertsOfRank(num_experts_, expert_->size(), p);
+    const auto begin = plan->rows_per_expert.begin() + experts.begin;
+    std::copy_n(begin, experts.size(), rows_leaving.begin() + p * stride);
+    plan->send_rows.push_back(std::accumulate(begin, begin + experts.size(), int64_t{0}));
+  }
+  PlanArrival(expert_->AllToAllCounts(rows_leaving), stride, local_experts_.size(), *plan);
+  return plan;
+}
+
+at::Tensor TokenDispatcher::Permute(const at::Tensor& x_TD,
+                                    const std::shared_ptr<const DispatchPlan>& plan) const {
+  return MoveRows(RowMove::kPermute, x_TD, plan, expert_);
+}
+
+at::Tensor TokenDispatcher::Unpermute(const at::Tensor& sorted_TD,
+                                      const std::shared_ptr<const DispatchPlan>& plan) const {
+  return MoveRows(RowMove::kUnpermute, sorted_TD, plan, expert_);
+}
+
+at::Tensor TokenDispatcher::Dispatch(const at::Tensor& sorted_TD,
+                                     const std::shared_ptr<const DispatchPlan>& plan) const {
+  return MoveRows(RowMove::kDispatch, sorted_TD, plan, expert_);
+}
+
+at::Tensor TokenDispatcher::Combine(const at::Tensor& rows_RD,
+                                    const std::shared_ptr<const DispatchPlan>& plan) const {
+  return MoveRows(RowMove::kCombine, rows_RD, plan, expert_);
+}
+
+}  // namespace hypermoe

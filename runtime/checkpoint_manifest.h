@@ -1,0 +1,55 @@
+// manifest.json of a checkpoint: which files it consists of, which tensor is in which, and
+// everything that is not a tensor. The last entry is a hash of all text before it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "configs/run.pb.h"
+#include "runtime/file_util.h"
+#include "runtime/status.h"
+
+namespace hypermoe {
+
+// What a checkpoint knows beside tensors.
+struct CheckpointInfo {
+  int64_t step = 0;  // optimizer steps taken
+  RunConfig config;
+  std::string data_fingerprint;  // Splits::fingerprint
+  int world_size = 1;
+  int expert_parallel = 1;
+  int threads = 1;  // per rank
+};
+
+struct CheckpointTensor {
+  std::string file;
+  std::string dtype;  // in safetensors' letters
+  std::vector<int64_t> shape;
+};
+
+struct CheckpointManifest {
+  CheckpointInfo info;
+  int64_t optimizer_steps = 0;
+  std::map<std::string, FileDigest> files;  // by plain file name
+  std::map<std::string, CheckpointTensor> tensors;
+};
+
+std::string ManifestText(const CheckpointManifest& manifest);
+
+// Reads and checks the manifest of a checkpoint folder, and that its files are there with their
+// sizes (their content is for LoadCheckpoint to check). A temporary folder is refused. DataError;
+// IoError if the manifest cannot be read.
+absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint);
+
+// One rank's share of a manifest under construction, as text for rank 0, and back.
+struct ManifestPart {
+  std::map<std::string, FileDigest> files;
+  std::map<std::string, CheckpointTensor> tensors;
+};
+std::string ManifestPartText(const ManifestPart& part);
+// Adds the part to `manifest`; InternalError if another rank has written one of its names already.
+absl::Status AddManifestPart(const std::string& text, CheckpointManifest* manifest);
+
+}  // namespace hypermoe

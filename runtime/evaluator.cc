@@ -1,0 +1,45 @@
+#include "runtime/evaluator.h"
+
+#include <cmath>
+
+#include "runtime/agreement.h"
+#include "runtime/dataset.h"
+#include "runtime/loaded_model.h"
+#include "runtime/trainer.h"
+
+namespace hypermoe {
+namespace {
+
+// The tokens to look at: of the run's own validation, checked to be the ones it was trained with, or a file's.
+absl::StatusOr<TokenRange> OpenRange(const EvaluateOptions& options, const CheckpointInfo& info) {
+  const RunConfig& config = info.config;
+  if (!options.data.empty()) return OpenTokens(options.data, config.model().vocab_size());
+  ASSIGN_OR_RETURN(const Splits splits, OpenSplits(config.data(), config.model()));
+  if (splits.fingerprint != info.data_fingerprint) {
+    return DataError("the token files of " + options.checkpoint +
+                     " have changed since it was trained, so its validation tokens are not known: give --data");
+  }
+  return splits.validation;
+}
+
+}  // namespace
+
+absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options, std::shared_ptr<Communicator> world,
+                                        int expert_parallel) {
+  ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(options.checkpoint, options.dtype, world, expert_parallel));
+  const absl::StatusOr<TokenRange> range = OpenRange(options, loaded.info);
+  RETURN_IF_ERROR(Agree(*world, range.status()));
+  const RunConfig& config = loaded.info.config;
+  const ValidationWindows windows(*range, config.model().sequence_length());
+  if (windows.num_predictions() == 0) {
+    return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
+  }
+  EvaluateResult result;
+  result.loss = EvaluateWindows(*loaded.model, windows, 0, config.train().batch_size(), *world);
+  result.perplexity = std::exp(result.loss);
+  result.tokens = windows.num_predictions();
+  result.step = loaded.info.step;
+  return result;
+}
+
+}  // namespace hypermoe

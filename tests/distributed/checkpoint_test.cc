@@ -1,0 +1,235 @@
+#include "runtime/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <filesystem>
+#include <optional>
+#include <set>
+
+#include "runtime/agreement.h"
+#include "runtime/config_loader.h"
+#include "tests/support/mpi_test.h"
+#include "tests/support/tagged_model.h"
+#include "tests/support/temporary_folder.h"
+
+namespace hypermoe {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr int64_t kNumExperts = 6;  // on 4 ranks: 2, 2, 1, 1
+
+// One folder for all ranks, made and removed by rank 0.
+class SharedFolder {
+ public:
+  SharedFolder() {
+    if (World()->rank() == 0) folder_.emplace();
+    const std::string path = World()->AllGatherText(folder_ ? folder_->path() : "")[0];
+    if (!folder_) folder_.emplace(path);
+  }
+  ~SharedFolder() { World()->Barrier(); }
+  const std::string& path() const { return folder_->path(); }
+  std::string operator/(const std::string& name) const { return *folder_ / name; }
+
+ private:
+  std::optional<TemporaryFolder> folder_;
+};
+
+struct Layout {
+  int world;
+  int expert;
+};
+
+std::vector<Layout> Layouts() {
+  std::vector<Layout> layouts;
+  for (const Layout layout : {Layout{1, 1}, {2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}}) {
+    if (layout.world <= World()->size()) layouts.push_back(layout);
+  }
+  return layouts;
+}
+
+std::string RunName(const Layout& layout) {
+  return std::to_string(layout.world) + "x" + std::to_string(layout.expert);
+}
+
+// The first ranks of the world in `layout`; nothing on a rank beyond. Collective over the world.
+std::optional<ProcessMesh> MeshOf(const Layout& layout) {
+  const bool in = World()->rank() < layout.world;
+  std::shared_ptr<Communicator> part = World()->Split("part", in ? 0 : 1, World()->rank());
+  if (!in) return std::nullopt;
+  return ProcessMesh::Create(part, layout.expert);
+}
+
+TaggedLayout OnThisRank(const ProcessMesh& mesh, at::ScalarType dtype = at::kFloat) {
+  TaggedLayout layout;
+  layout.num_experts = kNumExperts;
+  layout.expert_degree = mesh.expert->size();
+  layout.expert_rank = mesh.expert->rank();
+  layout.dtype = dtype;
+  return layout;
+}
+
+CheckpointInfo Info(int64_t step, const ProcessMesh& mesh) {
+  CheckpointInfo info;
+  info.step = step;
+  info.config = LoadConfig("", {"model.num_experts=6"}).value();
+  info.data_fingerprint = "12:0123";
+  info.world_size = mesh.world->size();
+  info.expert_parallel = mesh.expert->size();
+  return info;
+}
+
+void SaveTagged(const std::string& run_dir, int64_t step, const ProcessMesh& mesh, int salt,
+                at::ScalarType dtype = at::kFloat) {
+  TaggedModel model(OnThisRank(mesh, dtype));
+  model.Fill(salt, step);
+  const absl::Status saved =
+      SaveCheckpoint(run_dir, Info(step, mesh), model.buffers(), model.optimizer(), mesh);
+  EXPECT_TRUE(saved.ok()) << saved;
+}
+
+void ExpectLoads(const std::string& run_dir, int64_t step, const ProcessMesh& mesh, int salt,
+                 at::ScalarType dtype = at::kFloat) {
+  const absl::StatusOr<std::string> checkpoint = ResolveCheckpoint(run_dir);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  TaggedModel model(OnThisRank(mesh, dtype));
+  const absl::Status loaded =
+      LoadCheckpoint(*checkpoint, kNumExperts, model.buffers(), &model.optimizer());
+  EXPECT_TRUE(loaded.ok()) << loaded;
+  EXPECT_THAT(model.WrongValues(salt), IsEmpty());
+  EXPECT_THAT(model.WrongMoments(salt), IsEmpty());
+  EXPECT_EQ(model.optimizer().steps(), step);
+}
+
+TEST(CheckpointLayoutTest, SavedAtOneLayoutLoadsAtEveryOther) {
+  const SharedFolder folder;
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    for (const Layout& saved : Layouts()) {
+      const auto mesh = MeshOf(saved);
+      if (mesh)
+        SaveTagged(folder / RunName(saved), 1 + (dtype == at::kDouble), *mesh, saved.expert, dtype);
+      World()->Barrier();
+      for (const Layout& loaded : Layouts()) {
+        SCOPED_TRACE("saved at " + RunName(saved) + ", loaded at " + RunName(loaded));
+        const auto other = MeshOf(loaded);
+        if (other)
+          ExpectLoads(folder / RunName(saved), 1 + (dtype == at::kDouble), *other, saved.expert,
+                      dtype);
+      }
+      World()->Barrier();
+    }
+  }
+}
+
+TEST(CheckpointLayoutTest, EachTensorIsWrittenOnceByAsManyRanksAsShareIt) {
+  const SharedFolder folder;
+  for (const Layout& layout : Layouts()) {
+    const auto mesh = MeshOf(layout);
+    if (!mesh) continue;
+    SaveTagged(folder / RunName(layout), 3, *mesh, 1);
+    const auto manifest = ReadManifest(ResolveCheckpoint(folder / RunName(layout)).value());
+    ASSERT_TRUE(manifest.ok()) << manifest.status();
+    EXPECT_EQ(manifest->tensors.size(), 3u * (4 + 2 * 2 * kNumExperts));
+    EXPECT_EQ(manifest->files.size(), static_cast<size_t>(layout.expert));
+    EXPECT_EQ(manifest->info.world_size, layout.world);
+    EXPECT_EQ(manifest->info.expert_parallel, layout.expert);
+    EXPECT_EQ(manifest->tensors.at("h.1.mlp.experts.expert_0.c_fc.bias").file,
+              "rank_00000.safetensors");
+    EXPECT_EQ(manifest->tensors.at("h.1.mlp.experts.expert_5.c_fc.bias").file,
+              "rank_0000" + std::to_string(layout.expert - 1) + ".safetensors");
+  }
+}
+
+// While alive, this process cannot write beyond `bytes` into any file, as on a full disk.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    handler_ = signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old_);
+    const rlimit limit = {bytes, old_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &old_);
+    signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit old_;
+  sighandler_t handler_;
+};
+
+TEST(CheckpointFailureTest, ARankThatCannotWriteFailsAllAndLeavesTheOlderCheckpoint) {
+  const SharedFolder folder;
+  const int size = World()->size();
+  const ProcessMesh mesh = ProcessMesh::Create(World(), size);
+  SaveTagged(folder.path(), 1, mesh, 1);
+  for (int failing = 0; failing < size; ++failing) {
+    TaggedModel model(OnThisRank(mesh));
+    model.Fill(2, 2);
+    absl::Status status;
+    {
+      std::optional<FileSizeLimit> limit;
+      if (World()->rank() == failing) limit.emplace(100);
+      status =
+          SaveCheckpoint(folder.path(), Info(2, mesh), model.buffers(), model.optimizer(), mesh);
+    }
+    EXPECT_EQ(ExitCodeOf(status), ExitCode::kIo);
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("rank_0000" + std::to_string(failing) + ".safetensors"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("File too large"));
+    const std::vector<std::string> messages = World()->AllGatherText(std::string(status.message()));
+    EXPECT_EQ(std::set<std::string>(messages.begin(), messages.end()).size(), 1u);
+    World()->Barrier();
+    std::vector<std::string> left;
+    for (const auto& entry : fs::directory_iterator(folder / "checkpoints"))
+      left.push_back(entry.path().filename());
+    EXPECT_THAT(left, ElementsAre("step_00000001"));
+    ExpectLoads(folder.path(), 1, mesh, 1);
+    World()->Barrier();
+  }
+}
+
+TEST(CheckpointFailureTest, AFolderThatRankZeroCannotMakeFailsAll) {
+  const SharedFolder folder;
+  if (World()->rank() == 0) WriteFile(folder / "file", "");
+  const ProcessMesh mesh = ProcessMesh::Create(World(), 1);
+  TaggedModel model(OnThisRank(mesh));
+  const absl::Status status =
+      SaveCheckpoint(folder / "file", Info(1, mesh), model.buffers(), model.optimizer(), mesh);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kIo);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(folder / "file"));
+}
+
+TEST(CheckpointFailureTest, DamageToOneFileIsFoundByTheRanksThatReadItAndAgreedByAll) {
+  const SharedFolder folder;
+  const int size = World()->size();
+  const ProcessMesh mesh = ProcessMesh::Create(World(), size);
+  SaveTagged(folder.path(), 1, mesh, 1);
+  const std::string checkpoint = ResolveCheckpoint(folder.path()).value();
+  const std::string name = "rank_0000" + std::to_string(size - 1) + ".safetensors";
+  World()->Barrier();
+  if (World()->rank() == 0) {
+    std::string bytes = ReadFile(checkpoint + "/" + name);
+    bytes.back() ^= 1;
+    WriteFile(checkpoint + "/" + name, bytes);
+  }
+  World()->Barrier();
+  TaggedModel model(OnThisRank(mesh));
+  const absl::Status local =
+      LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), &model.optimizer());
+  EXPECT_EQ(local.ok(), World()->rank() != size - 1) << local;
+  EXPECT_EQ(model.AllZero(), !local.ok());
+  const absl::Status agreed = Agree(*World(), local);
+  EXPECT_EQ(ExitCodeOf(agreed), ExitCode::kBadData);
+  EXPECT_THAT(std::string(agreed.message()), HasSubstr("'" + name + "'"));
+}
+
+}  // namespace
+}  // namespace hypermoe

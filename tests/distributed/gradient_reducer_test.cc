@@ -1,0 +1,196 @@
+#include "parallel/gradient_reducer.h"
+
+#include <ATen/ops/full.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/support/mpi_test.h"
+
+namespace hypermoe {
+namespace {
+
+// Rank r of the world contributes r + 1 times these to each element.
+constexpr double kDense = 1, kHyper = 10;
+double ExpertConstant(int64_t expert) { return 100.0 * static_cast<double>(expert + 1); }
+
+constexpr int64_t kDenseElements = 3, kHyperElements = 2, kExpertElements = 4;
+
+// A model of one parameter a group, at one layout, with this rank's contributions as gradients.
+struct Model {
+  Model(int64_t num_experts, int degree)
+      : mesh(ProcessMesh::Create(World(), degree)),
+        experts(ExpertsOfRank(num_experts, degree, mesh.expert->rank())) {
+    parameters.resize(3);
+    const std::vector<std::vector<int64_t>> shapes = {
+        {kDenseElements}, {kHyperElements}, {experts.size(), kExpertElements}};
+    for (int group = 0; group < kNumParameterGroups; ++group) {
+      parameters[group].name = "expert_{e}";
+      parameters[group].group = static_cast<ParameterGroup>(group);
+      parameters[group].value = at::full(shapes[group], 0.5, at::kDouble).set_requires_grad(true);
+    }
+    parameters[2].first_expert = experts.begin;
+    buffers = MakeFlatBuffers(parameters);
+    const double share = World()->rank() + 1;
+    buffers[0].gradients().fill_(kDense * share);
+    buffers[1].gradients().fill_(kHyper * share);
+    for (const NamedTensor& view : GlobalViews(parameters[2], parameters[2].value.grad())) {
+      view.tensor.fill_(ExpertConstant(std::stoll(view.name.substr(7))) * share);
+    }
+  }
+
+  ProcessMesh mesh;
+  ExpertRange experts;
+  std::vector<Parameter> parameters;
+  std::vector<FlatBuffer> buffers;
+};
+
+// Sum of r + 1 over the ranks whose expert rank is `expert_rank`.
+double SharesOfExpertData(int degree, int expert_rank) {
+  double sum = 0;
+  for (int rank = expert_rank; rank < World()->size(); rank += degree) sum += rank + 1;
+  return sum;
+}
+
+double SharesOfWorld() { return SharesOfExpertData(1, 0); }
+
+// Whether every gradient is the exact sum over the ranks that hold its parameter.
+bool GradientsAreExact(const Model& model) {
+  const auto all_are = [](const at::Tensor& values, double expected) {
+    return values.eq(expected).all().item<bool>();
+  };
+  bool exact = all_are(model.buffers[0].gradients(), kDense * SharesOfWorld()) &&
+               all_are(model.buffers[1].gradients(), kHyper * SharesOfWorld());
+  const double shares = SharesOfExpertData(model.mesh.expert->size(), model.mesh.expert->rank());
+  for (int64_t expert = model.experts.begin; expert < model.experts.end; ++expert) {
+    exact =
+        exact && all_are(model.parameters[2].value.grad().select(0, expert - model.experts.begin),
+                         ExpertConstant(expert) * shares);
+  }
+  return exact;
+}
+
+// The norm of the reduced gradients of all parameters of the job, each counted once.
+double TrueNorm(int64_t num_experts, int degree) {
+  const auto square = [](double x) { return x * x; };
+  double sum = kDenseElements * square(kDense * SharesOfWorld()) +
+               kHyperElements * square(kHyper * SharesOfWorld());
+  for (int expert_rank = 0; expert_rank < degree; ++expert_rank) {
+    const ExpertRange range = ExpertsOfRank(num_experts, degree, expert_rank);
+    for (int64_t expert = range.begin; expert < range.end; ++expert) {
+      sum += kExpertElements *
+             square(ExpertConstant(expert) * SharesOfExpertData(degree, expert_rank));
+    }
+  }
+  return std::sqrt(sum);
+}
+
+bool NormIsExact(double norm, int64_t num_experts, int degree) {
+  const double expected = TrueNorm(num_experts, degree);
+  return std::abs(norm - expected) <= 1e-12 * expected;
+}
+
+std::vector<int> Degrees() {
+  std::vector<int> degrees;
+  for (int degree = 1; degree <= World()->size(); ++degree) {
+    if (World()->size() % degree == 0) degrees.push_back(degree);
+  }
+  return degrees;
+}
+
+TEST(ReduceGradientsTest, SumsOverTheGroupThatHoldsTheParameter) {
+  for (int degree : Degrees()) {
+    for (int64_t num_experts : {1, 2, 4, 6}) {
+      Model model(num_experts, degree);
+      ReduceGradients(model.buffers, model.mesh);
+      EXPECT_TRUE(GradientsAreExact(model)) << num_experts << " experts at degree " << degree;
+    }
+  }
+}
+
+TEST(ReduceGradientsTest, ComparisonSeesExpertsReducedOverTheWorld) {
+  for (int degree : Degrees()) {
+    if (degree == 1) continue;  // there the world is the right group
+    Model model(/*num_experts=*/4, degree);
+    for (const FlatBuffer& buffer : model.buffers) World()->AllReduceSum(buffer.gradients());
+    EXPECT_FALSE(GradientsAreExact(model)) << "degree " << degree;
+  }
+}
+
+TEST(ReduceGradientsTest, ComparisonSeesMeansAndMissingReductions) {
+  if (World()->size() == 1) return;  // there a mean is a sum
+  for (int degree : Degrees()) {
+    Model model(/*num_experts=*/4, degree);
+    ReduceGradients(model.buffers, model.mesh);
+    model.buffers[1].gradients().div_(World()->size());
+    EXPECT_FALSE(GradientsAreExact(model));
+    EXPECT_FALSE(GradientsAreExact(Model(4, degree)));
+  }
+}
+
+TEST(GlobalGradientNormTest, CountsEveryParameterOnce) {
+  for (int degree : Degrees()) {
+    for (int64_t num_experts : {1, 2, 4, 6}) {
+      Model model(num_experts, degree);
+      ReduceGradients(model.buffers, model.mesh);
+      const double norm = GlobalGradientNorm(model.buffers, *model.mesh.expert);
+      EXPECT_TRUE(NormIsExact(norm, num_experts, degree))
+          << num_experts << " experts at degree " << degree;
+    }
+  }
+}
+
+TEST(GlobalGradientNormTest, ComparisonSeesAShardCountedTwice) {
+  for (int degree : Degrees()) {
+    Model model(/*num_experts=*/6, degree);
+    ReduceGradients(model.buffers, model.mesh);
+    if (degree > 1) {
+      // Replicated parameters counted on every rank of the expert group, and experts of this rank
+      // alone.
+      const at::Tensor squares = at::full({1}, 0.0, at::kDouble);
+      for (const FlatBuffer& buffer : model.buffers)
+        squares.add_(buffer.gradients().square().sum());
+      EXPECT_FALSE(NormIsExact(std::sqrt(squares.item<double>()), 6, degree));
+      model.mesh.expert->AllReduceSum(squares);
+      EXPECT_FALSE(NormIsExact(std::sqrt(squares.item<double>()), 6, degree));
+    }
+    if (degree < World()->size()) {
+      // Every replica of an expert counted.
+      EXPECT_FALSE(NormIsExact(GlobalGradientNorm(model.buffers, *World()), 6, degree));
+    }
+  }
+}
+
+TEST(ClipGradientsTest, TheClippedGradientsOfTheJobHaveTheNormAsked) {
+  for (int degree : Degrees()) {
+    Model model(/*num_experts=*/6, degree);
+    ReduceGradients(model.buffers, model.mesh);
+    ClipGradients(model.buffers, GlobalGradientNorm(model.buffers, *model.mesh.expert), 0.25);
+    EXPECT_NEAR(GlobalGradientNorm(model.buffers, *model.mesh.expert), 0.25, 1e-13);
+  }
+}
+
+TEST(ProcessMeshMpiTest, ExpertIndexRunsFastest) {
+  for (int degree : Degrees()) {
+    const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
+    EXPECT_EQ(mesh.expert->size(), degree);
+    EXPECT_EQ(mesh.expert->rank(), World()->rank() % degree);
+    EXPECT_EQ(mesh.expert_data->size(), World()->size() / degree);
+    EXPECT_EQ(mesh.expert_data->rank(), World()->rank() / degree);
+  }
+}
+
+TEST(ProcessMeshMpiTest, WrongDegreeListsTheRightOnes) {
+  if (World()->size() != 4) return;
+  try {
+    ProcessMesh::Create(World(), 3);
+    ADD_FAILURE();
+  } catch (const c10::Error& error) {
+    EXPECT_STREQ(
+        error.what_without_backtrace(),
+        "mesh.expert_parallel (3) must divide the number of ranks (4): set it to 1, 2 or 4");
+  }
+}
+
+}  // namespace
+}  // namespace hypermoe

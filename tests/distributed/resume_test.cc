@@ -1,0 +1,195 @@
+// A run that is stopped and resumed is the run that was never stopped; a checkpoint means the same at every layout.
+#include <ATen/TensorOperators.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "kernels/keyed_random.h"
+#include "runtime/checkpoint_folder.h"
+#include "runtime/evaluator.h"
+#include "runtime/generator.h"
+#include "runtime/pretrain.h"
+#include "runtime/safetensors.h"
+#include "runtime/token_file.h"
+#include "tests/support/mpi_test.h"
+#include "tests/support/tiny_training.h"
+
+namespace hypermoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A folder that all ranks share, with a token file in it.
+class ResumeTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = (fs::temp_directory_path() /
+               ("hypermoe_resume_np" + std::to_string(World()->size()) + "_" + std::to_string(getuid())))
+                  .string();
+    if (World()->rank() == 0) {
+      fs::remove_all(folder_);
+      auto writer = TokenFileWriter::Create(folder_ + "/tokens", 257);
+      ASSERT_TRUE(writer.ok()) << writer.status();
+      std::vector<int32_t> ids;
+      for (uint64_t i = 0; i < 3000; ++i) ids.push_back(static_cast<int32_t>(UniformAt({1, 2}, i) * 256));
+      ASSERT_TRUE((*writer)->Append(ids).ok());
+      ASSERT_TRUE((*writer)->EndDocument().ok());
+      ASSERT_TRUE((*writer)->Finish().ok());
+    }
+    World()->Barrier();
+  }
+  void TearDown() override {
+    World()->Barrier();
+    if (World()->rank() == 0) fs::remove_all(folder_);
+  }
+
+  PretrainOptions Options(const std::string& run, RuntimeConfig::Dtype dtype = RuntimeConfig::float32) const {
+    PretrainOptions options;
+    options.config = TinyConfig(ModelConfig::hyper, 6, dtype);
+    options.config.mutable_data()->set_train(folder_ + "/tokens");
+    options.config.mutable_train()->set_steps(12);
+    options.config.mutable_train()->set_micro_batches(2);
+    options.config.mutable_train()->set_validation_every(3);
+    options.config.mutable_checkpoint()->set_every(4);
+    options.run_dir = folder_ + "/" + run;
+    return options;
+  }
+
+  std::string folder_;
+};
+
+// Lines of metrics.jsonl without what depends on the clock.
+std::vector<std::string> Metrics(const std::string& run_dir) {
+  std::vector<std::string> lines;
+  std::ifstream in(run_dir + "/metrics.jsonl");
+  for (std::string line; std::getline(in, line);) {
+    nlohmann::json json = nlohmann::json::parse(line);
+    json.erase("seconds");
+    json.erase("tokens_per_second");
+    lines.push_back(json.dump());
+  }
+  return lines;
+}
+
+// Every tensor of a run's newest checkpoint, moments included.
+NamedTensors CheckpointTensors(const std::string& run_dir) {
+  NamedTensors tensors;
+  const auto checkpoint = ResolveCheckpoint(run_dir);
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+  for (const auto& entry : fs::directory_iterator(*checkpoint)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const auto file = SafetensorsFile::Open(entry.path().string());
+    EXPECT_TRUE(file.ok()) << file.status();
+    for (const std::string& name : (*file)->names()) tensors[name] = (*file)->Get(name)->clone();
+  }
+  return tensors;
+}
+
+TEST_F(ResumeTest, IsBitForBitTheRunThatWasNeverStopped) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  ASSERT_TRUE(Pretrain(Options("whole"), mesh).ok());
+  // Stops after a validation and between two, and (11) where a checkpoint at 8 exists too.
+  for (const int64_t stop : {3, 5, 11}) {
+    PretrainOptions options = Options("stopped");
+    options.stop_at_step = stop;
+    ASSERT_EQ(ExitCodeOf(Pretrain(options, mesh)), ExitCode::kStopped);
+  }
+  ASSERT_TRUE(Pretrain(Options("stopped"), mesh).ok());
+  // Once more: complete, so nothing may be added.
+  ASSERT_TRUE(Pretrain(Options("stopped"), mesh).ok());
+
+  const NamedTensors whole = CheckpointTensors(folder_ + "/whole"), stopped = CheckpointTensors(folder_ + "/stopped");
+  ASSERT_EQ(whole.size(), stopped.size());
+  ASSERT_GT(whole.count("optimizer.second_moment.h.0.mlp.experts.expert_5.c_fc.weight"), 0u);
+  for (const auto& [name, tensor] : whole) EXPECT_TRUE(tensor.equal(stopped.at(name))) << name;
+  const std::vector<std::string> lines = Metrics(folder_ + "/whole");
+  EXPECT_EQ(lines.size(), 12u + 4u);
+  EXPECT_EQ(lines, Metrics(folder_ + "/stopped"));
+}
+
+TEST_F(ResumeTest, RepeatsNoStepAfterACrash) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  ASSERT_TRUE(Pretrain(Options("whole"), mesh).ok());
+  // As a crash leaves it after step 12: the newest checkpoint is older than the last line, which is torn.
+  if (World()->rank() == 0) {
+    fs::copy(folder_ + "/whole", folder_ + "/crashed", fs::copy_options::recursive);
+    fs::remove_all(folder_ + "/crashed/checkpoints/step_00000012");
+    std::ofstream(folder_ + "/crashed/metrics.jsonl", std::ios::app) << "{\"kind\":\"tra";
+  }
+  World()->Barrier();
+  ASSERT_TRUE(Pretrain(Options("crashed"), mesh).ok());
+  EXPECT_EQ(Metrics(folder_ + "/whole"), Metrics(folder_ + "/crashed"));
+}
+
+TEST_F(ResumeTest, RefusesWhatWouldNotBeTheSameRun) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  PretrainOptions options = Options("run");
+  options.stop_at_step = 4;
+  ASSERT_EQ(ExitCodeOf(Pretrain(options, mesh)), ExitCode::kStopped);
+  options.config.mutable_optimizer()->set_beta1(0.8);
+  const absl::Status changed = Pretrain(options, mesh);
+  EXPECT_EQ(ExitCodeOf(changed), ExitCode::kConfig);
+  EXPECT_NE(std::string(changed.message()).find("optimizer.beta1"), std::string::npos) << changed;
+  options = Options("run");
+  options.resume = false;
+  EXPECT_EQ(ExitCodeOf(Pretrain(options, mesh)), ExitCode::kUsage);
+}
+
+TEST_F(ResumeTest, EvaluatesAlikeAtEveryLayout) {
+  ASSERT_TRUE(Pretrain(Options("run"), ProcessMesh::Create(World(), World()->size())).ok());
+  const EvaluateOptions options = {folder_ + "/run", "", ""};
+  const auto alone = Evaluate(options, NewSelfCommunicator("world"), 0);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  EXPECT_EQ(alone->step, 12);
+  EXPECT_EQ(alone->tokens, 300);
+  for (int degree = 1; degree <= World()->size(); degree *= 2) {
+    const auto together = Evaluate(options, World(), degree);
+    ASSERT_TRUE(together.ok()) << together.status();
+    EXPECT_NEAR(together->loss, alone->loss, 1e-6) << "degree " << degree;
+  }
+  const auto wide = Evaluate({folder_ + "/run", folder_ + "/tokens", "float64"}, World(), 0);
+  ASSERT_TRUE(wide.ok()) << wide.status();
+  EXPECT_EQ(wide->tokens, 3000);
+}
+
+TEST_F(ResumeTest, GoesOnAtAnotherLayout) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  PretrainOptions options = Options("whole", RuntimeConfig::float64);
+  ASSERT_TRUE(Pretrain(options, mesh).ok());
+  options.run_dir = folder_ + "/moved";
+  options.stop_at_step = 5;
+  ASSERT_EQ(ExitCodeOf(Pretrain(options, mesh)), ExitCode::kStopped);
+  options.stop_at_step = 0;
+  ASSERT_TRUE(Pretrain(options, ProcessMesh::Create(World(), 1)).ok());
+  EXPECT_LE(LargestError(CheckpointTensors(folder_ + "/moved"), CheckpointTensors(folder_ + "/whole")), 1e-8);
+}
+
+TEST_F(ResumeTest, GeneratesTheSameTextAtEveryLayout) {
+  ASSERT_TRUE(
+      Pretrain(Options("run", RuntimeConfig::float64), ProcessMesh::Create(World(), World()->size())).ok());
+  GenerateOptions options;
+  options.checkpoint = folder_ + "/run";
+  options.prompt = "To";
+  // More than three times the sequence length, so that the window moves on.
+  options.max_tokens = 30;
+  for (const double temperature : {0.0, 0.9}) {
+    options.temperature = temperature;
+    options.top_p = 0.95;
+    const auto alone = Generate(options, NewSelfCommunicator("world"), 0);
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    EXPECT_FALSE(alone->empty());
+    for (int degree = 1; degree <= World()->size(); degree *= 2) {
+      const auto together = Generate(options, World(), degree);
+      ASSERT_TRUE(together.ok()) << together.status();
+      EXPECT_EQ(*together, *alone);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hypermoe

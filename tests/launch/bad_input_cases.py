@@ -1,0 +1,171 @@
+"""The cases of bad_input.py: what is given, and what must be said about it."""
+
+import dataclasses
+import glob
+import os
+import shutil
+
+USAGE, BAD_DATA, IO, CONFIG = 64, 65, 74, 78  # ExitCode of runtime/status.h
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    arguments: list
+    code: int
+    names: list  # regular expressions that the error line must match
+    ranks: tuple = (1, 2)
+
+
+def train_arguments(source, run_dir, more=(), data="good"):
+    """A command that trains the debug model for a few steps."""
+    return ["pretrain", "--config", os.path.join(source, "configs/debug.textproto"), "--run_dir", run_dir,
+            "--set", f"data.train={data}", "--set", "train.steps=4", "--set", "optimizer.warmup_steps=1", *more]
+
+
+def flip_byte(path, position):
+    with open(path, "r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 1]))
+
+
+def truncate(path, missing_bytes):
+    os.truncate(path, os.path.getsize(path) - missing_bytes)
+
+
+def command_line_cases():
+    good = ["pretrain", "--config", "c", "--run_dir", "never_made"]
+    return [
+        Case("no command", [], USAGE, ["no command", "--help"]),
+        Case("unknown command", ["pretrian"], USAGE, ["'pretrian'", "'pretrain'"]),
+        Case("unknown option", good + ["--batch_size", "4"], USAGE, ["--batch_size", "pretrain --help"]),
+        Case("missing option", ["pretrain", "--config", "c"], USAGE, ["--run_dir"]),
+        Case("bad choice", good + ["--resume=maybe"], USAGE, ["--resume", "maybe", "auto", "never"]),
+        Case("bad number", good + ["--stop_at_step", "soon"], USAGE, ["--stop_at_step", "soon"]),
+        Case("temperature below 0", ["generate", "--checkpoint", "run", "--prompt", "a", "--temperature", "-1"], USAGE,
+             ["--temperature", "-1", "0 to 100"]),
+        Case("top_p not a number", ["generate", "--checkpoint", "run", "--prompt", "a", "--top_p", "nan"], USAGE,
+             ["--top_p", "nan"]),
+        Case("evaluate cannot change the model",
+             ["evaluate", "--checkpoint", "run", "--set", "model.num_layers=3"], USAGE,
+             [r"model\.num_layers=3", r"mesh\.expert_parallel"]),
+    ]
+
+
+def config_cases(folder, source):
+    """Configurations that cannot be run."""
+    debug = os.path.join(source, "configs/debug.textproto")
+    for name, text in {"unknown_field": "model { num_layrs: 2 }", "syntax": "model { num_layers 2 }"}.items():
+        with open(os.path.join(folder, f"{name}.textproto"), "w") as file:
+            file.write("# a comment\n" + text + "\n")
+
+    def case(name, names, *changes, config=debug, code=CONFIG, **keywords):
+        arguments = ["pretrain", "--config", config, "--run_dir", "never_made", "--set", "data.train=good"]
+        for change in changes:
+            arguments += ["--set", change]
+        return Case(name, arguments, code, names, **keywords)
+
+    return [
+        case("unknown field in a file", [r"unknown_field\.textproto:2:", "num_layrs", "num_layers"],
+             config="unknown_field.textproto"),
+        case("syntax error in a file", [r"syntax\.textproto:2:\d+"], config="syntax.textproto"),
+        case("missing config file", [r"no_such\.textproto"], config="no_such.textproto", code=IO),
+        case("value out of range", [r"model\.num_layers", "0", "1"], "model.num_layers=0"),
+        case("value of the wrong type", [r"train\.steps", "many"], "train.steps=many"),
+        case("unknown --set path", [r"model\.num_expert\b", "num_experts"], "model.num_expert=4"),
+        case("--set without a value", [r"model\.num_layers", "PATH=VALUE"], "model.num_layers"),
+        case("width does not divide by heads", [r"model\.hidden_size \(33\)", r"model\.num_heads"],
+             "model.hidden_size=33"),
+        case("expert degree does not divide the ranks", [r"mesh\.expert_parallel \(3\)", r"ranks \(2\)", "1, 2"],
+             "mesh.expert_parallel=3", ranks=(2,)),
+        case("a device that is not there", [r"mesh\.device", "cuda", "cpu"], "mesh.device=cuda"),
+        case("vocabulary below the tokenizer's", [r"model\.vocab_size \(50\)", "257"], "model.vocab_size=50"),
+        case("more micro-batches than rows", [r"train\.micro_batches", r"train\.batch_size"],
+             "train.batch_size=2", "train.micro_batches=4"),
+        case("no training data named", [r"data\.train"], "data.train="),
+    ]
+
+
+def data_cases(folder, source):
+    """Token files and text."""
+    for name in ("short_bin", "bad_magic", "short_idx", "big_id"):
+        for suffix in (".bin", ".idx"):
+            shutil.copy(os.path.join(folder, "good" + suffix), os.path.join(folder, name + suffix))
+    truncate(os.path.join(folder, "short_bin.bin"), 10)
+    truncate(os.path.join(folder, "short_idx.idx"), 8)
+    flip_byte(os.path.join(folder, "bad_magic.idx"), 3)
+    with open(os.path.join(folder, "big_id.bin"), "r+b") as file:
+        file.write((300).to_bytes(2, "little"))
+    with open(os.path.join(folder, "bad_utf8.txt"), "wb") as file:
+        file.write(b"first line\nsecond \xff line\n")
+    with open(os.path.join(folder, "bad.jsonl"), "w") as file:
+        file.write('{"text": "good"}\n{"text": "no end}\n')
+
+    def train(name, code, names, data, *changes):
+        more = [word for change in changes for word in ("--set", change)]
+        return Case(name, train_arguments(source, "never_made", more, data), code, names)
+
+    def prepare(name, code, names, *arguments, tokenizer="byte", ranks=(1,)):
+        return Case(name, ["prepare", "--tokenizer", tokenizer, *arguments], code, names, ranks)
+
+    return [
+        train("token file that does not exist", IO, [r"no_such\.(idx|bin)"], "no_such"),
+        train("truncated .bin", BAD_DATA, [r"short_bin\.bin|short_bin\.idx"], "short_bin"),
+        train("truncated .idx", BAD_DATA, [r"short_idx\.idx"], "short_idx"),
+        train("wrong magic", BAD_DATA, [r"bad_magic\.idx", "magic"], "bad_magic"),
+        train("token id above the vocabulary", BAD_DATA, [r"big_id", "300", r"model\.vocab_size", "257"], "big_id"),
+        train("text shorter than a row", BAD_DATA, ["data.train", "60000"],
+              "good", "model.sequence_length=60000"),
+        prepare("invalid UTF-8", BAD_DATA, [r"bad_utf8\.txt:2:8"], "--input", "bad_utf8.txt", "--output", "out"),
+        prepare("broken JSON", BAD_DATA, [r"bad\.jsonl:2"], "--input", "bad.jsonl", "--output", "out"),
+        prepare("input that does not exist", IO, [r"no_such\.txt"], "--input", "no_such.txt", "--output", "out"),
+        prepare("unknown tokenizer", USAGE, ["bpe", "byte"],
+                "--input", "good.txt", "--output", "out", tokenizer="bpe"),
+        prepare("prepare on several ranks", USAGE, ["prepare", "one rank", "2"],
+                "--input", "good.txt", "--output", "out", ranks=(2,)),
+        prepare("output below a file", IO, [r"good\.txt"], "--input", "good.txt", "--output", "good.txt/out"),
+    ]
+
+
+def run_folder_cases(folder, source):
+    """Run folders and checkpoints."""
+    for name in ("flipped_weights", "flipped_manifest", "no_checkpoint", "missing_shard"):
+        shutil.copytree(os.path.join(folder, "run"), os.path.join(folder, name))
+
+    def checkpoint_file(run, pattern):
+        return sorted(glob.glob(os.path.join(folder, run, "checkpoints", "*", pattern)))[-1]
+
+    weights = checkpoint_file("flipped_weights", "*.safetensors")
+    flip_byte(weights, os.path.getsize(weights) - 100)
+    manifest = checkpoint_file("flipped_manifest", "manifest.json")
+    flip_byte(manifest, os.path.getsize(manifest) // 2)
+    os.remove(checkpoint_file("missing_shard", "*.safetensors"))
+    shutil.rmtree(os.path.join(folder, "no_checkpoint", "checkpoints"))
+
+    def train(name, code, names, run_dir, *more):
+        return Case(name, train_arguments(source, run_dir, more), code, names)
+
+    def evaluate(name, code, names, checkpoint):
+        return Case(name, ["evaluate", "--checkpoint", checkpoint, "--data", "good"], code, names)
+
+    return [
+        train("run folder below a file", IO, [r"good\.txt"], "good.txt/run"),
+        train("--resume=never on an existing run", USAGE, ["run", "--resume"], "run", "--resume=never"),
+        train("another configuration on resume", CONFIG, [r"train\.batch_size"], "run", "--set", "train.batch_size=6"),
+        train("resume from a corrupt checkpoint", BAD_DATA, [r"flipped_weights.*safetensors"], "flipped_weights"),
+        evaluate("checkpoint that does not exist", IO, ["no_such_run"], "no_such_run"),
+        evaluate("run folder without a checkpoint", IO, ["no_checkpoint"], "no_checkpoint"),
+        evaluate("flipped bit in the weights", BAD_DATA, [r"flipped_weights.*safetensors"], "flipped_weights"),
+        evaluate("flipped bit in the manifest", BAD_DATA, [r"flipped_manifest.*manifest\.json"], "flipped_manifest"),
+        evaluate("missing file of a checkpoint", IO, [r"missing_shard.*safetensors"], "missing_shard"),
+        Case("prompt longer than a row", ["generate", "--checkpoint", "run", "--prompt", "long " * 4000], USAGE,
+             ["--prompt", "20000"]),
+    ]
+
+
+def make_cases(folder, source):
+    """All cases, and the spoilt files that they need, in `folder`."""
+    return (command_line_cases() + config_cases(folder, source) + data_cases(folder, source) +
+            run_folder_cases(folder, source))

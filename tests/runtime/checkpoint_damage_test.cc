@@ -1,0 +1,168 @@
+// What is wrong with a checkpoint is found before a value changes.
+#include <ATen/ops/zeros.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <regex>
+
+#include "tests/support/checkpoint_fixture.h"
+
+namespace hypermoe {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+using CheckpointDamageTest = CheckpointTest;
+
+TEST_F(CheckpointDamageTest, EveryFlippedByteIsFound) {
+  const std::string checkpoint = Save(1);
+  for (const char* name : {"/manifest.json", "/rank_00000.safetensors"}) {
+    const std::string good = ReadFile(checkpoint + name);
+    // A stride without common factors visits all kinds of places; each visit reads the whole
+    // checkpoint.
+    for (size_t at = 0; at < good.size(); at += 61) {
+      std::string bad = good;
+      bad[at] ^= 0x04;
+      WriteFile(checkpoint + name, bad);
+      EXPECT_THAT(LoadError(checkpoint), AllOf(HasSubstr(checkpoint), HasSubstr(name + 1)))
+          << "byte " << at;
+    }
+    WriteFile(checkpoint + name, good);
+  }
+  TaggedModel model({});
+  EXPECT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), nullptr).ok());
+}
+
+TEST_F(CheckpointDamageTest, TruncatedMissingAndLinkedFilesAreNamed) {
+  const std::string checkpoint = Save(1);
+  const std::string file = checkpoint + "/rank_00000.safetensors";
+  const std::string good = ReadFile(file);
+  const auto names_it = AllOf(HasSubstr(checkpoint), HasSubstr("'rank_00000.safetensors'"));
+  WriteFile(file, good.substr(0, good.size() - 1));
+  EXPECT_THAT(LoadError(checkpoint),
+              AllOf(names_it, HasSubstr("expected " + std::to_string(good.size()))));
+  fs::remove(file);
+  EXPECT_THAT(LoadError(checkpoint), AllOf(names_it, HasSubstr("is missing")));
+  WriteFile(run_ / "elsewhere", good);
+  fs::create_symlink(run_ / "elsewhere", file);
+  EXPECT_THAT(LoadError(checkpoint), AllOf(names_it, HasSubstr("not a regular file")));
+  EXPECT_FALSE(LatestCheckpoint(run_.path()).ok());
+
+  fs::rename(checkpoint + "/manifest.json", run_ / "manifest");
+  fs::create_symlink(run_ / "manifest", checkpoint + "/manifest.json");
+  EXPECT_THAT(LoadError(checkpoint, ExitCode::kIo), HasSubstr("symbolic link"));
+}
+
+TEST_F(CheckpointDamageTest, AManifestCannotPointOutside) {
+  for (const char* name : {"../rank_00000.safetensors", "/etc/hostname", "a/b", "..", ".", "",
+                           "a\\\\b", "a\\u0000b"}) {
+    const std::string checkpoint = Save(1);
+    RewriteManifest(checkpoint, "\"name\":\"rank_00000.safetensors\"",
+                    std::string("\"name\":\"") + name + "\"");
+    EXPECT_THAT(LoadError(checkpoint), HasSubstr("is not a plain name")) << name;
+  }
+}
+
+TEST_F(CheckpointDamageTest, ManifestsThatMakeNoSenseAreRefused) {
+  struct Case {
+    const char* from;
+    const char* to;
+    const char* reason;
+  };
+  for (const Case& bad : std::vector<Case>{
+           {"\"format\": \"hypermoe-checkpoint\"", "\"format\": \"other\"", "'format' is not"},
+           {"\"version\": 1", "\"version\": 2", "format version 2; this program reads version 1"},
+           {"\"step\": 1", "\"step\": -1", "'step' is not a non-negative integer"},
+           {"\"step\": 1", "\"stop\": 1", "'step' is missing"},
+           {"\"world_size\": 1", "\"world_size\": 4294967296", "'world_size' is 4294967296"},
+           {"\"config\": \"", "\"config\": \"no_such_field: 1 ", "no_such_field"},
+           {"\"shape\":[7,3]", "\"shape\":[-7,3]", "'shape' holds something else"},
+           {"\"dtype\":\"F32\"", "\"dtype\":32", "'dtype' is not a text"},
+           {"\"file\":\"rank_00000.safetensors\"", "\"file\":\"rank_00001.safetensors\"",
+            "in a file that is not listed"},
+           {"\"shape\":[7,3]", "\"shape\":[3,7]",
+            "tensor 'optimizer.first_moment.wte.weight' is F32[3,7], expected F32[7,3]"},
+       }) {
+    const std::string checkpoint = Save(1);
+    RewriteManifest(checkpoint, bad.from, bad.to);
+    EXPECT_THAT(LoadError(checkpoint), AllOf(HasSubstr(checkpoint), HasSubstr(bad.reason)))
+        << bad.to;
+  }
+}
+
+TEST_F(CheckpointDamageTest, AllTensorsThatDoNotFitAreListed) {
+  const std::string checkpoint = Save(1);
+  Rewrite(checkpoint, [](std::vector<NamedTensor>* tensors) {
+    for (NamedTensor& named : *tensors) {
+      if (named.name == "wte.weight") named.name = "wpe.weight";
+      if (named.name == "ln_f.bias") named.tensor = at::zeros({4});
+      if (named.name == "h.0.mlp.experts.expert_5.c_fc.bias")
+        named.tensor = named.tensor.to(at::kDouble);
+      if (named.name == "optimizer.first_moment.h.1.mlp.experts.expert_0.c_fc.bias")
+        named.name = "x.expert_{e}";
+    }
+  });
+  EXPECT_THAT(
+      LoadError(checkpoint),
+      AllOf(HasSubstr(checkpoint), HasSubstr("missing tensor 'wte.weight'"),
+            HasSubstr("unexpected tensor 'wpe.weight'"),
+            HasSubstr("tensor 'ln_f.bias' is F32[4], expected F32[3]"),
+            HasSubstr("tensor 'h.0.mlp.experts.expert_5.c_fc.bias' is F64[2], expected F32[2]"),
+            HasSubstr("missing tensor 'optimizer.first_moment.h.1.mlp.experts.expert_0.c_fc.bias'"),
+            HasSubstr("unexpected tensor 'x.expert_{e}'")));
+}
+
+TEST_F(CheckpointDamageTest, ALongListIsCutShort) {
+  const std::string checkpoint = Save(1);
+  Rewrite(checkpoint, [](std::vector<NamedTensor>* tensors) { tensors->clear(); });
+  const std::string message = LoadError(checkpoint);
+  EXPECT_THAT(message, HasSubstr("; and 74 more"));
+  const std::regex missing("missing tensor");
+  EXPECT_EQ(std::distance(std::sregex_iterator(message.begin(), message.end(), missing), {}), 10);
+}
+
+TEST_F(CheckpointDamageTest, AFileThatBeliesItsManifestIsRefused) {
+  const std::string checkpoint = Save(1);
+  const std::string manifest = ReadFile(checkpoint + "/manifest.json");
+  Rewrite(checkpoint, [](std::vector<NamedTensor>* tensors) {
+    for (NamedTensor& named : *tensors) {
+      if (named.name == "wte.weight") named.tensor = named.tensor.view({3, 7});
+      if (named.name == "ln_f.bias") named.name = "ln_f.weight";
+    }
+  });
+  const CheckpointManifest rewritten = ReadManifest(checkpoint).value();
+  WriteFile(checkpoint + "/manifest.json", manifest);
+  CheckpointManifest lying = rewritten;
+  lying.tensors["wte.weight"].shape = {7, 3};
+  lying.tensors["ln_f.bias"] = lying.tensors["ln_f.weight"];
+  lying.tensors.erase("ln_f.weight");
+  WriteFile(checkpoint + "/manifest.json", ManifestText(lying));
+  EXPECT_THAT(LoadError(checkpoint),
+              AllOf(HasSubstr("tensor 'wte.weight' is not in its file as manifest.json says"),
+                    HasSubstr("tensor 'ln_f.bias' is not in the file")));
+}
+
+TEST_F(CheckpointDamageTest, MoreOrFewerExpertsThanTheModelHasAreFound) {
+  const std::string checkpoint = Save(1);
+  // A model with experts 0 to 4, as a rank sees it that holds only the first.
+  TaggedLayout layout;
+  layout.num_experts = 5;
+  layout.expert_degree = 5;
+  TaggedModel fewer(layout);
+  const absl::Status status = LoadCheckpoint(checkpoint, 5, fewer.buffers(), nullptr);
+  EXPECT_THAT(Message(status),
+              AllOf(HasSubstr("unexpected tensor 'h.0.mlp.experts.expert_5.c_fc.bias'"),
+                    Not(HasSubstr("expert_4"))));
+  layout.num_experts = 7;
+  layout.expert_degree = 1;
+  TaggedModel more(layout);
+  EXPECT_THAT(Message(LoadCheckpoint(checkpoint, 7, more.buffers(), nullptr)),
+              HasSubstr("missing tensor 'h.1.mlp.experts.expert_6.c_fc.weight'"));
+}
+
+}  // namespace
+}  // namespace hypermoe

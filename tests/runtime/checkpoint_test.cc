@@ -1,0 +1,170 @@
+#include "runtime/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/checkpoint_fixture.h"
+
+namespace hypermoe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+std::vector<std::string> Names(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+TEST_F(CheckpointTest, KeepsEverything) {
+  const std::string checkpoint = Save(100);
+  EXPECT_THAT(Names(checkpoint), ElementsAre("manifest.json", "rank_00000.safetensors"));
+  TaggedModel model({});
+  const absl::Status loaded =
+      LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), &model.optimizer());
+  ASSERT_TRUE(loaded.ok()) << loaded;
+  EXPECT_THAT(model.WrongValues(1), IsEmpty());
+  EXPECT_THAT(model.WrongMoments(1), IsEmpty());
+  EXPECT_EQ(model.optimizer().steps(), 100);
+
+  const auto info = ReadCheckpointInfo(checkpoint);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->step, 100);
+  EXPECT_EQ(ConfigText(info->config), ConfigText(info_.config));
+  EXPECT_EQ(info->data_fingerprint, "12:0123");
+  EXPECT_EQ(info->world_size, 1);
+  EXPECT_EQ(info->expert_parallel, 1);
+  EXPECT_EQ(info->threads, 2);
+}
+
+TEST_F(CheckpointTest, TheManifestIsPlainJsonThatListsEachTensorOnce) {
+  const std::string checkpoint = Save(3);
+  const json manifest = json::parse(ReadFile(checkpoint + "/manifest.json"));
+  EXPECT_EQ(manifest["format"], "hypermoe-checkpoint");
+  EXPECT_EQ(manifest["version"], 1);
+  EXPECT_EQ(manifest["optimizer_steps"], 3);
+  EXPECT_EQ(manifest["files"][0]["bytes"], fs::file_size(checkpoint + "/rank_00000.safetensors"));
+  // 4 tensors that are no experts', 2 layers x 2 x 6 that are; each with two moments.
+  EXPECT_EQ(manifest["tensors"].size(), 3u * (4 + 2 * 2 * 6));
+  const json& bias =
+      manifest["tensors"]["optimizer.second_moment.h.1.mlp.experts.expert_5.c_fc.bias"];
+  EXPECT_EQ(bias, json({{"file", "rank_00000.safetensors"}, {"dtype", "F32"}, {"shape", {2}}}));
+}
+
+TEST_F(CheckpointTest, ValuesLoadWithoutAnOptimizer) {
+  const std::string checkpoint = Save(2);
+  TaggedModel model({});
+  ASSERT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), nullptr).ok());
+  EXPECT_THAT(model.WrongValues(1), IsEmpty());
+  EXPECT_EQ(model.optimizer().steps(), 0);
+}
+
+TEST_F(CheckpointTest, FollowsTheUmask) {
+  const mode_t old = umask(0027);
+  const std::string checkpoint = Save(1);
+  umask(old);
+  struct stat info;
+  for (const std::string& name : Names(checkpoint)) {
+    ASSERT_EQ(stat((checkpoint + "/" + name).c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0640u) << name;
+  }
+  ASSERT_EQ(stat(checkpoint.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0750u);
+}
+
+TEST_F(CheckpointTest, LatestIsTheHighestStepThatIsComplete) {
+  EXPECT_EQ(LatestCheckpoint(run_.path()).value(), std::nullopt);
+  EXPECT_EQ(LatestCheckpoint(run_ / "missing").value(), std::nullopt);
+  Save(9);
+  Save(100);
+  fs::create_directories(run_ / "checkpoints/step_00000200.tmp");
+  fs::create_directories(run_ / "checkpoints/step_300");
+  EXPECT_EQ(LatestCheckpoint(run_.path()).value(), Folder(100));
+  EXPECT_EQ(ResolveCheckpoint(run_.path()).value(), Folder(100));
+  EXPECT_EQ(ResolveCheckpoint(Folder(9)).value(), Folder(9));
+}
+
+TEST_F(CheckpointTest, ADamagedNewestIsNamedNotSkipped) {
+  Save(1);
+  fs::remove(Save(2) + "/manifest.json");
+  const absl::Status status = LatestCheckpoint(run_.path()).status();
+  EXPECT_THAT(Message(status), HasSubstr(Folder(2) + "/manifest.json"));
+  fs::remove_all(Folder(2));
+  fs::rename(Save(3), Folder(4));
+  EXPECT_THAT(Message(LatestCheckpoint(run_.path()).status()),
+              AllOf(HasSubstr(Folder(4)), HasSubstr("step 3")));
+}
+
+TEST_F(CheckpointTest, ResolveSaysWhatAFolderIsNot) {
+  const absl::Status missing = ResolveCheckpoint(run_ / "nowhere").status();
+  EXPECT_EQ(ExitCodeOf(missing), ExitCode::kIo);
+  EXPECT_THAT(Message(missing), HasSubstr("nowhere: no such folder"));
+  const absl::Status empty = ResolveCheckpoint(run_.path()).status();
+  EXPECT_EQ(ExitCodeOf(empty), ExitCode::kBadData);
+  EXPECT_THAT(Message(empty), HasSubstr("holds no checkpoint"));
+}
+
+TEST_F(CheckpointTest, SavingRemovesWhatAKilledJobLeft) {
+  fs::create_directories(run_ / "checkpoints/step_00000001.tmp");
+  WriteFile(run_ / "checkpoints/step_00000001.tmp/rank_00009.safetensors", "half");
+  fs::create_directories(run_ / "checkpoints/step_00000007.tmp/deep");
+  const std::string checkpoint = Save(1);
+  EXPECT_THAT(Names(run_ / "checkpoints"), ElementsAre("step_00000001"));
+  EXPECT_THAT(Names(checkpoint), ElementsAre("manifest.json", "rank_00000.safetensors"));
+}
+
+TEST_F(CheckpointTest, TheSameStepAgainReplacesTheOld) {
+  WriteFile(Save(5, /*salt=*/1) + "/note", "of the old one");
+  const std::string checkpoint = Save(5, /*salt=*/2);
+  EXPECT_THAT(Names(run_ / "checkpoints"), ElementsAre("step_00000005"));
+  EXPECT_THAT(Names(checkpoint), ElementsAre("manifest.json", "rank_00000.safetensors"));
+  TaggedModel model({});
+  ASSERT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), &model.optimizer()).ok());
+  EXPECT_THAT(model.WrongValues(2), IsEmpty());
+}
+
+TEST_F(CheckpointTest, AnUnfinishedOneIsNeverAccepted) {
+  const std::string temporary = Folder(1) + ".tmp";
+  fs::rename(Save(1), temporary);
+  for (const std::string& path : {temporary, temporary + "/"}) {
+    EXPECT_THAT(LoadError(path), HasSubstr("was not finished"));
+    EXPECT_FALSE(ResolveCheckpoint(path).ok());
+  }
+}
+
+TEST_F(CheckpointTest, AFolderThatCannotBeMadeIsAnIoError) {
+  WriteFile(run_ / "file", "");
+  TaggedModel model({});
+  const absl::Status status =
+      SaveCheckpoint(run_ / "file", info_, model.buffers(), model.optimizer(), mesh_);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kIo);
+  EXPECT_THAT(Message(status), HasSubstr(run_ / "file"));
+  EXPECT_THAT(Names(run_.path()), ElementsAre("file"));
+}
+
+TEST_F(CheckpointTest, AFailedRenameLeavesNothingNew) {
+  Save(1);
+  WriteFile(Folder(2), "in the way");
+  TaggedModel model({});
+  info_.step = 2;
+  const absl::Status status =
+      SaveCheckpoint(run_.path(), info_, model.buffers(), model.optimizer(), mesh_);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kIo);
+  EXPECT_THAT(Message(status), HasSubstr("Not a directory"));
+  EXPECT_THAT(Names(run_ / "checkpoints"), ElementsAre("step_00000001", "step_00000002"));
+  EXPECT_EQ(ReadFile(Folder(2)), "in the way");
+}
+
+}  // namespace
+}  // namespace hypermoe

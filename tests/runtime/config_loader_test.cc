@@ -1,0 +1,204 @@
+#include "runtime/config_loader.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/temporary_folder.h"
+
+namespace hypermoe {
+namespace {
+
+using google::protobuf::util::MessageDifferencer;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string ErrorOf(const std::vector<std::string>& overrides) {
+  const auto config = LoadConfig("", overrides);
+  EXPECT_FALSE(config.ok());
+  EXPECT_EQ(ExitCodeOf(config.status()), ExitCode::kConfig);
+  return std::string(config.status().message());
+}
+
+std::string ErrorOfText(const std::string& text) {
+  const auto config = ParseConfigText(text, "a.textproto");
+  EXPECT_FALSE(config.ok()) << text;
+  EXPECT_EQ(ExitCodeOf(config.status()), ExitCode::kConfig);
+  return std::string(config.status().message());
+}
+
+std::string ValidationErrorOf(const std::vector<std::string>& overrides) {
+  const auto config = LoadConfig("", overrides);
+  EXPECT_TRUE(config.ok()) << config.status();
+  const absl::Status status = ValidateConfig(*config);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kConfig);
+  return std::string(status.message());
+}
+
+TEST(LoadConfigTest, EveryAbsentFieldIsSetToItsDefault) {
+  const auto config = LoadConfig("", {});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->model().balance_loss().has_scope());
+  EXPECT_TRUE(config->data().has_validation());
+  EXPECT_TRUE(config->runtime().has_seed());
+  EXPECT_EQ(config->model().num_layers(), 4);
+  EXPECT_EQ(config->model().balance_loss().coefficient(), 0.01);
+  EXPECT_TRUE(ValidateConfig(*config).ok());
+}
+
+TEST(LoadConfigTest, OverridesApplyInOrderOverTheFile) {
+  const TemporaryFolder folder;
+  const std::string path =
+      folder.Write("c.textproto", "model { num_layers: 2 sparse_layers: [0, 1] } # comment\n");
+  const auto config =
+      LoadConfig(path, {"model.num_layers=6", "model.num_layers=7", "model.sparse_layers=1,3",
+                        "data.train=a=b,c", "optimizer.learning_rate=2.5e-4", "model.kind=moe",
+                        "runtime.seed=18446744073709551615", "model.balance_loss.scope=row"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->model().num_layers(), 7);
+  EXPECT_THAT(config->model().sparse_layers(), ::testing::ElementsAre(1, 3));
+  EXPECT_EQ(config->data().train(), "a=b,c");
+  EXPECT_EQ(config->optimizer().learning_rate(), 2.5e-4);
+  EXPECT_EQ(config->model().kind(), ModelConfig::moe);
+  EXPECT_EQ(config->runtime().seed(), 18446744073709551615u);
+  EXPECT_EQ(config->model().balance_loss().scope(), BalanceLossConfig::row);
+  EXPECT_EQ(LoadConfig(path, {"model.sparse_layers="})->model().sparse_layers_size(), 0);
+}
+
+TEST(LoadConfigTest, AnOverrideThatCannotBeAppliedNamesFieldValueAndWhatIsAllowed) {
+  EXPECT_THAT(ErrorOf({"model.num_layer=4"}), AllOf(HasSubstr("unknown field 'model.num_layer'"),
+                                                    HasSubstr("did you mean 'model.num_layers'?")));
+  EXPECT_THAT(ErrorOf({"modle.kind=moe"}), HasSubstr("'model.kind'"));
+  EXPECT_THAT(ErrorOf({"train.learning_rate=1"}),
+              HasSubstr("did you mean 'optimizer.learning_rate'?"));
+  EXPECT_THAT(ErrorOf({"model.num_layers.x=4"}), HasSubstr("unknown field"));
+  EXPECT_THAT(ErrorOf({"=4"}), HasSubstr("unknown field ''"));
+  EXPECT_THAT(ErrorOf({"model=4"}), HasSubstr("'model' is a section"));
+  EXPECT_THAT(ErrorOf({"model.num_layers"}), HasSubstr("PATH=VALUE"));
+  EXPECT_THAT(ErrorOf({"model.num_layers=0"}),
+              AllOf(HasSubstr("'model.num_layers' is 0"), HasSubstr("from 1 to 256")));
+  EXPECT_THAT(ErrorOf({"model.num_layers=99999999999"}),
+              AllOf(HasSubstr("99999999999"), HasSubstr("an integer from 1 to 256")));
+  EXPECT_THAT(ErrorOf({"model.num_layers=4x"}), HasSubstr("cannot be '4x'"));
+  EXPECT_THAT(ErrorOf({"model.num_layers="}), HasSubstr("cannot be ''"));
+  EXPECT_THAT(ErrorOf({"model.sparse_layers=1,,2"}), HasSubstr("cannot be ''"));
+  EXPECT_THAT(ErrorOf({"model.sparse_layers=1,300"}), HasSubstr("from 0 to 255"));
+  EXPECT_THAT(ErrorOf({"model.init_std=0"}), HasSubstr("above 0, at most 10"));
+  EXPECT_THAT(ErrorOf({"model.dropout=nan"}),
+              AllOf(HasSubstr("'model.dropout' is nan"), HasSubstr("from 0 to 0.95")));
+  EXPECT_THAT(ErrorOf({"optimizer.clip_norm=inf"}), HasSubstr("is inf"));
+  EXPECT_THAT(ErrorOf({"runtime.seed=-1"}), HasSubstr("cannot be '-1'"));
+  EXPECT_THAT(ErrorOf({"model.kind=hypr"}),
+              AllOf(HasSubstr("'hypr'"), HasSubstr("dense, moe, hyper"),
+                    HasSubstr("did you mean 'hyper'?")));
+}
+
+TEST(ParseConfigTextTest, ErrorsNameFileLineColumnAndField) {
+  EXPECT_THAT(ErrorOfText("model {\n  num_layer: 2\n}"),
+              AllOf(HasSubstr("a.textproto:2:3: "), HasSubstr("'model.num_layer'"),
+                    HasSubstr("'model.num_layers'?")));
+  EXPECT_THAT(ErrorOfText("model {}\nmodle { num_layers: 2 }"),
+              AllOf(HasSubstr("a.textproto:2:1: "), HasSubstr("did you mean 'model'?")));
+  EXPECT_THAT(ErrorOfText("model { balance_loss { scop: row } }"),
+              AllOf(HasSubstr(":1:24: "), HasSubstr("'model.balance_loss.scope'?")));
+  EXPECT_THAT(
+      ErrorOfText("model { kind: mo\n num_layers: 3 }"),
+      AllOf(HasSubstr("a.textproto:1:15: "), HasSubstr("'mo'"), HasSubstr("dense, moe, hyper")));
+  EXPECT_THAT(ErrorOfText("model { num_layers: abc }"),
+              AllOf(HasSubstr("a.textproto:1:21: "), HasSubstr("'model.num_layers'"),
+                    HasSubstr("from 1 to 256")));
+  EXPECT_THAT(ErrorOfText("model { sparse_layers: [1, x] }"), HasSubstr("'model.sparse_layers'"));
+  EXPECT_THAT(ErrorOfText("model { num_layers: 99999999999 }"), HasSubstr("'model.num_layers'"));
+  EXPECT_THAT(ErrorOfText("model { num_layers: 0 }"),
+              HasSubstr("a.textproto: 'model.num_layers' is 0"));
+  EXPECT_THAT(ErrorOfText("model { dropout: nan }"), HasSubstr("'model.dropout' is nan"));
+  EXPECT_THAT(ErrorOfText("model {\n num_layers 2 }"), HasSubstr("a.textproto:2:13: "));
+  EXPECT_THAT(ErrorOfText("model { num_layers: 2 num_layers: 3 }"),
+              AllOf(HasSubstr("a.textproto:1:33: "), HasSubstr("(at 'model.num_layers')")));
+  EXPECT_THAT(ErrorOfText("model { "), HasSubstr("a.textproto:1:"));
+  EXPECT_THAT(ErrorOfText(std::string(100, '{')), HasSubstr("a.textproto:1:1: "));
+  EXPECT_THAT(ErrorOfText(std::string((1 << 20) + 1, ' ')), HasSubstr("longer than 1048576 bytes"));
+}
+
+TEST(ParseConfigTextTest, DeepNestingIsAnErrorAndNotACrash) {
+  std::string text;
+  for (int i = 0; i < 100000; ++i) text += "model{";
+  EXPECT_THAT(ErrorOfText(text), HasSubstr("a.textproto:1:"));
+}
+
+TEST(LoadConfigTest, AFileThatCannotBeReadIsAnIoError) {
+  const TemporaryFolder folder;
+  const auto missing = LoadConfig(folder / "none.textproto", {});
+  EXPECT_EQ(ExitCodeOf(missing.status()), ExitCode::kIo);
+  EXPECT_THAT(std::string(missing.status().message()), HasSubstr("none.textproto"));
+  EXPECT_EQ(ExitCodeOf(LoadConfig(folder / "", {}).status()), ExitCode::kIo);
+}
+
+TEST(ConfigTextTest, ReadsBackToAnEqualMessage) {
+  const auto config =
+      LoadConfig("", {"optimizer.learning_rate=0.1234567890123456789", "optimizer.epsilon=4.9e-324",
+                      "model.sparse_layers=3,1", "data.train=a \"quoted\" \\ p\xC3\xA4th\n\xFF"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  const std::string text = ConfigText(*config);
+  const auto again = ParseConfigText(text, "text");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(MessageDifferencer::Equals(*config, *again)) << text;
+  EXPECT_EQ(again->optimizer().learning_rate(), 0.1234567890123456789);
+  EXPECT_EQ(ConfigText(*again), text);
+  EXPECT_THAT(ConfigText(RunConfig()), HasSubstr("num_layers: 4"));
+}
+
+TEST(ValidateConfigTest, NamesBothFieldsOfABrokenRelation) {
+  EXPECT_THAT(ValidationErrorOf({"model.hidden_size=33"}),
+              AllOf(HasSubstr("model.hidden_size (33)"), HasSubstr("model.num_heads (4)")));
+  EXPECT_THAT(ValidationErrorOf({"model.sparse_layers=1,4"}), HasSubstr("block 4"));
+  EXPECT_THAT(ValidationErrorOf({"model.sparse_layers=1,1"}), HasSubstr("block 1 twice"));
+  EXPECT_THAT(ValidationErrorOf({"model.kind=dense", "model.sparse_layers=1"}), HasSubstr("dense"));
+  EXPECT_THAT(ValidationErrorOf({"train.micro_batches=33"}), HasSubstr("train.micro_batches (33)"));
+  EXPECT_THAT(ValidationErrorOf({"optimizer.min_learning_rate=1"}),
+              HasSubstr("optimizer.min_learning_rate (1)"));
+  EXPECT_THAT(ValidationErrorOf({"optimizer.warmup_steps=1001"}),
+              HasSubstr("optimizer.warmup_steps (1001)"));
+  EXPECT_THAT(ValidationErrorOf({"model.vocab_size=256"}), HasSubstr("model.vocab_size (256)"));
+  EXPECT_THAT(ValidationErrorOf({"data.tokenizer=bite"}), HasSubstr("unknown tokenizer 'bite'"));
+  EXPECT_THAT(ValidationErrorOf({"mesh.device=cuda"}), HasSubstr("set mesh.device=cpu"));
+}
+
+TEST(ValidateConfigTest, LimitsThemselvesAreAllowed) {
+  const auto config = LoadConfig(
+      "", {"train.micro_batches=32", "optimizer.min_learning_rate=1e-3",
+           "optimizer.warmup_steps=1000", "model.sparse_layers=3", "model.num_experts=1"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(ValidateConfig(*config).ok()) << ValidateConfig(*config);
+}
+
+TEST(CheckResumableTest, NamesTheFirstFieldThatMayNotChange) {
+  const RunConfig before = *LoadConfig("", {"data.train=x"});
+  const auto changed = [&](const std::string& override) {
+    return std::string(
+        CheckResumable(before, *LoadConfig("", {"data.train=x", override}), "runs/a").message());
+  };
+  EXPECT_EQ(
+      changed("model.num_layers=6"),
+      "model.num_layers was 4 in runs/a and is 6 now: give the same value, or another --run_dir");
+  EXPECT_THAT(changed("data.train=y"), HasSubstr("data.train was \"x\" in runs/a and is \"y\""));
+  EXPECT_THAT(changed("model.sparse_layers=1"), HasSubstr("was [] in runs/a and is [1]"));
+  EXPECT_THAT(changed("model.balance_loss.scope=row"),
+              HasSubstr("was micro_batch in runs/a and is row"));
+  EXPECT_EQ(changed("mesh.expert_parallel=2"), "");
+  EXPECT_EQ(changed("checkpoint.every=7"), "");
+  EXPECT_EQ(changed("model.num_layers=4"), "");
+  EXPECT_TRUE(CheckResumable(RunConfig(), *LoadConfig("", {}), "runs/a").ok());
+}
+
+TEST(ConfigFilesTest, TheConfigsOfTheRepositoryLoad) {
+  for (const char* name : {"debug", "quickstart"}) {
+    const auto config =
+        LoadConfig(std::string(HYPERMOE_SOURCE_DIR "/configs/") + name + ".textproto", {});
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_TRUE(ValidateConfig(*config).ok()) << ValidateConfig(*config);
+  }
+}
+
+}  // namespace
+}  // namespace hypermoe
