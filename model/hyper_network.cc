@@ -11,7 +11,6 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/relu.h>
-#include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -167,8 +166,11 @@ at::Tensor HyperNetwork::ApplyPerToken(const at::Tensor& sorted_TD,
                                        const std::vector<int64_t>& rows_per_expert,
                                        int64_t sparse_index) const {
   const int64_t tokens = sorted_TD.size(0), bottleneck = config_.bottleneck_dim();
-  const at::Tensor expert_ids_T =
-      at::repeat_interleave(at::tensor(rows_per_expert, at::kLong), tokens);
+  std::vector<int64_t> expert_ids;
+  for (size_t expert = 0; expert < rows_per_expert.size(); ++expert) {
+    expert_ids.insert(expert_ids.end(), rows_per_expert[expert], static_cast<int64_t>(expert));
+  }
+  const at::Tensor expert_ids_T = at::tensor(expert_ids, at::kLong);
   const at::Tensor z_TN =
       MeanOfUnselected(num_experts_, sorted_TD.options()).index_select(0, expert_ids_T);
   const at::Tensor k_TQ = HiddenVectors(

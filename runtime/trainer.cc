@@ -59,15 +59,18 @@ Traffic TotalTraffic(const ProcessMesh& mesh, bool all_to_all_only) {
 // Turns this rank's shares into global values by one small all-reduce: sums of losses and bytes, means of seconds.
 void ShareResult(StepResult* result, Communicator& world) {
   const StepSeconds& s = result->seconds;
-  std::array<double, 9> values = {result->loss, result->balance_loss, result->bytes_sent, s.data,      s.forward,
-                                  s.backward,   s.reduce,             s.optimizer,        s.all_to_all};
+  std::array<double, 8> values = {result->loss, result->balance_loss, result->bytes_sent, s.data,
+                                  s.forward,    s.backward,           s.reduce,           s.all_to_all};
   world.AllReduceSum(at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kDouble));
   const double ranks = world.size();
   result->loss = values[0];
   result->balance_loss = values[1];
   result->bytes_sent = values[2];
-  result->seconds = {values[3] / ranks, values[4] / ranks, values[5] / ranks,
-                     values[6] / ranks, values[7] / ranks, values[8] / ranks};
+  result->seconds.data = values[3] / ranks;
+  result->seconds.forward = values[4] / ranks;
+  result->seconds.backward = values[5] / ranks;
+  result->seconds.reduce = values[6] / ranks;
+  result->seconds.all_to_all = values[7] / ranks;
 }
 
 }  // namespace
@@ -107,7 +110,6 @@ StepResult Trainer::TrainStep(int64_t step) {
   optimizer_.Step(result.learning_rate);
   model_->ParametersChanged();
   watch.Lap(&result.seconds.optimizer);
-  ShareResult(&result, *mesh_.world);
   return result;
 }
 
@@ -126,6 +128,7 @@ StepResult Trainer::ComputeGradients(int64_t step) {
   after_backward.Lap(&result.seconds.reduce);
   result.bytes_sent = static_cast<double>(TotalTraffic(mesh_, false).bytes - before.bytes);
   result.seconds.all_to_all = TotalTraffic(mesh_, true).seconds - all_to_all_before.seconds;
+  ShareResult(&result, *mesh_.world);
   return result;
 }
 

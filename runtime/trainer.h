@@ -21,19 +21,21 @@ namespace hypermoe {
 
 // Where the time of a step goes. Means over the ranks; seconds inside a collective include waiting for other ranks.
 struct StepSeconds {
-  double data = 0, forward = 0, backward = 0, reduce = 0, optimizer = 0;
+  double data = 0, forward = 0, backward = 0, reduce = 0;
+  double optimizer = 0;   // zeroing of gradients, norm, clip and update, on this rank
   double all_to_all = 0;  // token dispatch: part of forward and backward
   double total() const { return data + forward + backward + reduce + optimizer; }
 };
 
-// What one step says about itself: the same on every rank but for rounding of nothing; all values are global.
+// What one step says about itself: global values, the same on every rank (but for seconds.optimizer).
 struct StepResult {
   double loss = 0;           // mean cross-entropy of the batch, nats a token
   double balance_loss = 0;   // coefficient included
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   StepSeconds seconds;
-  double bytes_sent = 0;     // payload of all collectives, summed over ranks (parallel/communicator.h, Traffic)
+  // Payload of all collectives up to the reduction of gradients, summed over ranks (parallel/communicator.h, Traffic).
+  double bytes_sent = 0;
   at::Tensor tokens_LN;      // int64: tokens of the batch by sparse layer and expert
   // Largest over mean tokens of an expert, in the sparse layer where it is worst; 0 for a dense model.
   double LoadMaxOverMean() const;

@@ -86,7 +86,9 @@ class LayoutTest : public testing::TestWithParam<LayoutCase> {
 
 TEST_P(LayoutTest, GradientsDoNotDependOnTheMesh) {
   RunConfig config = Config();
-  if (config.model().kind() != ModelConfig::dense) ASSERT_GT(RoutingMargin(config), 1e-5);
+  if (config.model().kind() != ModelConfig::dense) {
+    ASSERT_GT(RoutingMargin(config), 1e-5);
+  }
   for (const int micro_batches : {1, 2, 4}) {
     config.mutable_train()->set_micro_batches(micro_batches);
     const Outcome reference = Compute(config, OneRankMesh());
@@ -196,8 +198,8 @@ TEST(PlantedErrorTest, IsFound) {
   }
 }
 
-// A parameter of the hypernetwork is used in all layers, and by all tokens of the world: a loss that is linear in a parameter
-// with a known coefficient a token must give the exact sum.
+// Hypernetwork, expert and layer embeddings are used in all layers by all tokens of the world: each tensor's gradient is the sum
+// over the world, measured against its own size.
 TEST(HyperGradientTest, IsTheSumOverTheWorld) {
   RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float64);
   config.mutable_model()->set_dropout(0);

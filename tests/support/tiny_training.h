@@ -16,7 +16,7 @@ namespace hypermoe {
 // rows a batch, dropout 0.1.
 RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dtype dtype);
 
-// `count` keyed random tokens below the tiny model's vocabulary, in memory.
+// `count` keyed random tokens below 16, in memory.
 TokenRange TinyTokens(int64_t count = 4000);
 
 // Gives every parameter keyed random values of its own, the same at every layout: initial values leave much of the hypernetwork
