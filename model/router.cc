@@ -13,7 +13,8 @@ Router::Router(const std::string& prefix, int64_t width, int64_t num_experts, do
 
 RoutingResult Router::Forward(const at::Tensor& x_TD) const {
   RoutingResult result;
-  result.probs_TN = at::softmax(at::mm(x_TD, w_gate_DN_), 1);
+  result.logits_TN = at::mm(x_TD, w_gate_DN_);
+  result.probs_TN = at::softmax(result.logits_TN, 1);
   result.expert_ids_T = at::argmax(result.probs_TN.detach(), 1);
   result.gate_T = at::gather(result.probs_TN, 1, result.expert_ids_T.unsqueeze(1)).squeeze(1);
   return result;

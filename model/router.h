@@ -13,6 +13,7 @@
 namespace hypermoe {
 
 struct RoutingResult {
+  at::Tensor logits_TN;     // before the softmax; differentiable
   at::Tensor probs_TN;      // softmax over all experts, at least float32; differentiable
   at::Tensor expert_ids_T;  // int64; the lower id where probabilities are equal
   at::Tensor gate_T;        // the chosen expert's probability; differentiable
