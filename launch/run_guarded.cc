@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -38,6 +39,8 @@ Outcome RunGuarded(const std::function<absl::Status()>& body) {
     return {InternalError(std::string(message)), true};
   } catch (const std::bad_alloc& error) {
     return {OutOfMemory(error.what()), true};
+  } catch (const std::system_error& error) {
+    return {IoError(error.what()), true};
   } catch (const absl::BadStatusOrAccess& error) {
     return {error.status(), true};
   } catch (const std::exception& error) {

@@ -9,11 +9,10 @@
 //
 // Legend: L sparse layers, N experts, T tokens, D width, A bottleneck, q hidden_dim; for layer l
 // and selected expert i:
-//   e = mean of S_j over j != i (0 if N = 1)                                            Eq. 5, 6
-//   p = W2 relu(W1 e + c1) + c2                                                        Eq. 6
-//   k = relu(W [p; layer embedding] + c)
-//   Down = reshape(W_D k + c_D, [D, A]),  Up = reshape(W_U k + c_U, [A, D])             Eq. 7
-//   y += relu(x Down) Up                                                              Eq. 8, 9
+//   Eq. 5, 6  e = mean of S_j over j != i (0 if N = 1),  p = W2 relu(W1 e + c1) + c2
+//             k = relu(W [p; layer embedding] + c)
+//   Eq. 7     Down = reshape(W_D k + c_D, [D, A]),  Up = reshape(W_U k + c_U, [A, D])
+//   Eq. 8, 9  y += relu(x Down) Up
 // S, W1 and W2 are each layer's own; the rest is shared by all. W_U and c_U start at zero, so that
 // training starts from the plain mixture of experts.
 #pragma once

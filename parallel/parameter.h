@@ -10,9 +10,9 @@
 namespace hypermoe {
 
 // Which ranks hold the same values, and so over which group gradients are summed:
-//   kDense, kHyper  every rank; summed over the world (kHyper, the hypernetwork's, is complete
-//   last) kExpert         the ranks of one expert-data group; each expert group holds every expert
-//   once
+//   kDense   every rank; summed over the world
+//   kHyper   the same, for the hypernetwork, whose gradients are complete last
+//   kExpert  the ranks of one expert-data group; each expert group holds every expert once
 enum class ParameterGroup { kDense, kHyper, kExpert };
 constexpr int kNumParameterGroups = 3;
 

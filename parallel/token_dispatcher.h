@@ -2,8 +2,7 @@
 //
 //   plan = MakePlan(expert_ids_T)        one small exchange of counts
 //   sorted_TD = Permute(x_TD, plan)      local: rows grouped by expert, stable
-//   rows_RD   = Dispatch(sorted_TD, plan)   all-to-all; rows grouped by local expert, then by
-//   source rank, then in order
+//   rows_RD   = Dispatch(sorted_TD, plan)   all-to-all; by local expert, then source rank, then order
 //   ...experts work on rows_RD, plan.rows_per_local_expert rows each...
 //   back_TD   = Combine(rows_RD, plan)   all-to-all; the inverse of Dispatch
 //   y_TD      = Unpermute(back_TD, plan) local: the inverse of Permute

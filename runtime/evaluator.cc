@@ -10,23 +10,26 @@
 namespace hypermoe {
 namespace {
 
-// The tokens to look at: of the run's own validation, checked to be the ones it was trained with, or a file's.
+// The tokens to look at: of the run's own validation, checked to be the ones it was trained with,
+// or a file's.
 absl::StatusOr<TokenRange> OpenRange(const EvaluateOptions& options, const CheckpointInfo& info) {
   const RunConfig& config = info.config;
   if (!options.data.empty()) return OpenTokens(options.data, config.model().vocab_size());
   ASSIGN_OR_RETURN(const Splits splits, OpenSplits(config.data(), config.model()));
   if (splits.fingerprint != info.data_fingerprint) {
-    return DataError("the token files of " + options.checkpoint +
-                     " have changed since it was trained, so its validation tokens are not known: give --data");
+    return DataError(
+        "the token files of " + options.checkpoint +
+        " have changed since it was trained, so its validation tokens are not known: give --data");
   }
   return splits.validation;
 }
 
 }  // namespace
 
-absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options, std::shared_ptr<Communicator> world,
-                                        int expert_parallel) {
-  ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(options.checkpoint, options.dtype, world, expert_parallel));
+absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,
+                                        std::shared_ptr<Communicator> world, int expert_parallel) {
+  ASSIGN_OR_RETURN(const LoadedModel loaded,
+                   LoadModel(options.checkpoint, options.dtype, world, expert_parallel));
   const absl::StatusOr<TokenRange> range = OpenRange(options, loaded.info);
   RETURN_IF_ERROR(Agree(*world, range.status()));
   const RunConfig& config = loaded.info.config;

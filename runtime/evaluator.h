@@ -25,7 +25,7 @@ struct EvaluateResult {
 };
 
 // Collective over the world; the same result on every rank.
-absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options, std::shared_ptr<Communicator> world,
-                                        int expert_parallel);
+absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,
+                                        std::shared_ptr<Communicator> world, int expert_parallel);
 
 }  // namespace hypermoe

@@ -24,12 +24,14 @@ class Decoder {
   Decoder(Gpt2& model, int64_t sequence_length, Communicator& world)
       : model_(model), sequence_length_(sequence_length), world_(world) {}
 
-  // Logits [V] that follow `ids`, of which all but the last have been passed before (rank 0; undefined elsewhere).
+  // Logits [V] that follow `ids`, of which all but the last have been passed before (rank 0;
+  // undefined elsewhere).
   at::Tensor Next(const std::vector<int64_t>& ids) {
     const auto length = static_cast<int64_t>(ids.size());
     int64_t fresh = length - consumed_;
     if (cache_.length + fresh > sequence_length_) {
-      // The positions are used up: start again from the last half of them, so that this happens once per half.
+      // The positions are used up: start again from the last half of them, so that this happens
+      // once per half.
       cache_ = KeyValueCache();
       fresh = std::min(length, std::max<int64_t>(1, sequence_length_ / 2));
     }
@@ -38,7 +40,8 @@ class Decoder {
     Batch batch;
     batch.input_ids_BS = at::empty({rows, fresh}, at::kLong);
     batch.row_ids_B = at::zeros({rows}, at::kLong);
-    if (rows == 1) std::copy(ids.end() - fresh, ids.end(), batch.input_ids_BS.mutable_data_ptr<int64_t>());
+    if (rows == 1)
+      std::copy(ids.end() - fresh, ids.end(), batch.input_ids_BS.mutable_data_ptr<int64_t>());
     ForwardMode mode;
     mode.cache = &cache_;
     const ModelOutput output = model_.Forward(batch, mode);
@@ -53,7 +56,8 @@ class Decoder {
   int64_t consumed_ = 0;  // of ids
 };
 
-// Draws an id by `uniform` in [0, 1) from the smallest set of likeliest ids whose probability reaches top_p.
+// Draws an id by `uniform` in [0, 1) from the smallest set of likeliest ids whose probability
+// reaches top_p.
 int64_t Sample(const at::Tensor& logits_V, const GenerateOptions& options, double uniform) {
   const at::Tensor logits = logits_V.to(at::kDouble).contiguous();
   if (options.temperature == 0) return logits.argmax().item<int64_t>();
@@ -61,10 +65,12 @@ int64_t Sample(const at::Tensor& logits_V, const GenerateOptions& options, doubl
   const double* probs = probs_V.const_data_ptr<double>();
   std::vector<int64_t> order(static_cast<size_t>(probs_V.numel()));
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return probs[a] > probs[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return probs[a] > probs[b]; });
   double kept = 0;
   size_t count = 0;
-  while (count < order.size() && (count == 0 || kept < options.top_p)) kept += probs[order[count++]];
+  while (count < order.size() && (count == 0 || kept < options.top_p))
+    kept += probs[order[count++]];
   double threshold = uniform * kept;
   for (size_t i = 0; i < count; ++i) {
     threshold -= probs[order[i]];
@@ -76,17 +82,18 @@ int64_t Sample(const at::Tensor& logits_V, const GenerateOptions& options, doubl
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const RunConfig& config) {
   ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, MakeTokenizer(config.data().tokenizer()));
   if (tokenizer->vocab_size() > config.model().vocab_size()) {
-    return ConfigError("the model's vocabulary is smaller than that of its tokenizer " + config.data().tokenizer() +
-                       ": it cannot read a prompt");
+    return ConfigError("the model's vocabulary is smaller than that of its tokenizer " +
+                       config.data().tokenizer() + ": it cannot read a prompt");
   }
   return tokenizer;
 }
 
 }  // namespace
 
-absl::StatusOr<std::string> Generate(const GenerateOptions& options, std::shared_ptr<Communicator> world,
-                                     int expert_parallel) {
-  ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(options.checkpoint, "", world, expert_parallel));
+absl::StatusOr<std::string> Generate(const GenerateOptions& options,
+                                     std::shared_ptr<Communicator> world, int expert_parallel) {
+  ASSIGN_OR_RETURN(const LoadedModel loaded,
+                   LoadModel(options.checkpoint, "", world, expert_parallel));
   const RunConfig& config = loaded.info.config;
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, TokenizerOf(config));
   std::vector<int32_t> prompt;

@@ -19,9 +19,10 @@ struct GenerateOptions {
   uint64_t seed = 1;
 };
 
-// The continuation of the prompt (without it), until max_tokens or end of text. Collective over `world`: experts stay
-// sharded, the sequence lives on rank 0, and every rank returns the same text.
-absl::StatusOr<std::string> Generate(const GenerateOptions& options, std::shared_ptr<Communicator> world,
-                                     int expert_parallel);
+// The continuation of the prompt (without it), until max_tokens or end of text. Collective over
+// `world`: experts stay sharded, the sequence lives on rank 0, and every rank returns the same
+// text.
+absl::StatusOr<std::string> Generate(const GenerateOptions& options,
+                                     std::shared_ptr<Communicator> world, int expert_parallel);
 
 }  // namespace hypermoe

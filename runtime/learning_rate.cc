@@ -11,7 +11,8 @@ double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps) 
   const int64_t warmup = config.warmup_steps();
   if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
   const int64_t span = std::max<int64_t>(1, steps - 1 - warmup);
-  const double progress = std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(span));
+  const double progress =
+      std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(span));
   return low + 0.5 * (peak - low) * (1.0 + std::cos(std::numbers::pi * progress));
 }
 

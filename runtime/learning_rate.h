@@ -7,8 +7,8 @@
 
 namespace hypermoe {
 
-// Rate of step `step` (from 0) of `steps`: peak (step + 1) / (warmup + 1) during warm-up, then half a cosine from the peak to
-// min_learning_rate, which the last step has.
+// Rate of step `step` (from 0) of `steps`: peak (step + 1) / (warmup + 1) during warm-up, then half
+// a cosine from the peak to min_learning_rate, which the last step has.
 double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps);
 
 }  // namespace hypermoe

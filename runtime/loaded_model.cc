@@ -11,7 +11,8 @@ absl::StatusOr<CheckpointInfo> ReadInfo(const std::string& path, std::string* ch
   return ReadCheckpointInfo(*checkpoint);
 }
 
-// A checkpoint is read in the dtype it was written in; another one is a second model with its values.
+// A checkpoint is read in the dtype it was written in; another one is a second model with its
+// values.
 void ConvertTo(RuntimeConfig::Dtype dtype, LoadedModel* loaded) {
   RunConfig config = loaded->info.config;
   config.mutable_runtime()->set_dtype(dtype);
@@ -34,11 +35,13 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string
   loaded.info = *std::move(info);
   const ModelConfig& model = loaded.info.config.model();
   const int64_t num_experts = model.kind() == ModelConfig::dense ? 0 : model.num_experts();
-  loaded.mesh = ProcessMesh::Create(
-      world, expert_parallel > 0 ? expert_parallel : DefaultExpertDegree(world->size(), num_experts));
+  loaded.mesh = ProcessMesh::Create(world, expert_parallel > 0
+                                               ? expert_parallel
+                                               : DefaultExpertDegree(world->size(), num_experts));
   loaded.model = MakeModel(loaded.info.config, loaded.mesh);
   loaded.buffers = MakeFlatBuffers(loaded.model->parameters());
-  RETURN_IF_ERROR(Agree(*world, LoadCheckpoint(checkpoint, model.num_experts(), loaded.buffers, nullptr)));
+  RETURN_IF_ERROR(
+      Agree(*world, LoadCheckpoint(checkpoint, model.num_experts(), loaded.buffers, nullptr)));
   loaded.model->ParametersChanged();
   RuntimeConfig::Dtype wanted = loaded.info.config.runtime().dtype();
   if (!dtype.empty() && !RuntimeConfig::Dtype_Parse(dtype, &wanted)) {

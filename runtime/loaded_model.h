@@ -20,8 +20,9 @@ struct LoadedModel {
   std::vector<FlatBuffer> buffers;  // of the model's parameters
 };
 
-// `path`: run folder (its newest checkpoint) or checkpoint folder. `dtype`: "" as trained, "float32" or "float64".
-// `expert_parallel`: 0 is the default degree. Collective over `world`; the same status on every rank.
+// `path`: run folder (its newest checkpoint) or checkpoint folder. `dtype`: "" as trained,
+// "float32" or "float64". `expert_parallel`: 0 is the default degree. Collective over `world`; the
+// same status on every rank.
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string& dtype,
                                       std::shared_ptr<Communicator> world, int expert_parallel);
 

@@ -23,7 +23,8 @@
 namespace hypermoe {
 namespace {
 
-nlohmann::json TrainLine(int64_t step, int64_t tokens, double tokens_per_second, const StepResult& result) {
+nlohmann::json TrainLine(int64_t step, int64_t tokens, double tokens_per_second,
+                         const StepResult& result) {
   nlohmann::json load = nlohmann::json::array();
   for (int64_t layer = 0; layer < result.tokens_LN.size(0); ++layer) {
     const at::Tensor tokens_N = result.tokens_LN.select(0, layer).contiguous();
@@ -53,11 +54,15 @@ nlohmann::json TrainLine(int64_t step, int64_t tokens, double tokens_per_second,
 
 bool IsDue(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
-// One run on this rank. Rank 0 alone writes metrics and shows progress; a failure there is kept until the ranks next agree.
+// One run on this rank. Rank 0 alone writes metrics and shows progress; a failure there is kept
+// until the ranks next agree.
 class Run {
  public:
   Run(const PretrainOptions& options, const ProcessMesh& mesh)
-      : options_(options), config_(options.config), mesh_(mesh), first_rank_(mesh.world->rank() == 0) {}
+      : options_(options),
+        config_(options.config),
+        mesh_(mesh),
+        first_rank_(mesh.world->rank() == 0) {}
 
   absl::Status Execute() {
     RETURN_IF_ERROR(Open());
@@ -83,7 +88,9 @@ class Run {
   absl::Status Finish();
   void Report(int64_t steps_taken, const StepResult& result, double seconds);
   void Log(const nlohmann::json& line);
-  int64_t BatchTokens() const { return int64_t{config_.train().batch_size()} * config_.model().sequence_length(); }
+  int64_t BatchTokens() const {
+    return int64_t{config_.train().batch_size()} * config_.model().sequence_length();
+  }
 
   const PretrainOptions& options_;
   const RunConfig& config_;
@@ -92,11 +99,11 @@ class Run {
   Splits splits_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<ValidationWindows> windows_;
-  std::unique_ptr<MetricsLog> metrics_;   // rank 0
+  std::unique_ptr<MetricsLog> metrics_;     // rank 0
   std::unique_ptr<ProgressLine> progress_;  // rank 0
-  absl::Status log_status_;               // of rank 0's writes
-  int64_t start_ = 0;                     // steps taken before this process
-  int64_t saved_ = -1;                    // step of the newest checkpoint
+  absl::Status log_status_;                 // of rank 0's writes
+  int64_t start_ = 0;                       // steps taken before this process
+  int64_t saved_ = -1;                      // step of the newest checkpoint
   double smooth_step_seconds_ = 0;
   std::optional<double> validation_loss_;
 };
@@ -106,34 +113,47 @@ absl::Status Run::Open() {
   RETURN_IF_ERROR(Agree(*mesh_.world, splits.status()));
   splits_ = *std::move(splits);
   trainer_ = std::make_unique<Trainer>(config_, mesh_, splits_.train);
-  windows_ = std::make_unique<ValidationWindows>(splits_.validation, config_.model().sequence_length());
+  windows_ =
+      std::make_unique<ValidationWindows>(splits_.validation, config_.model().sequence_length());
   return absl::OkStatus();
 }
 
 absl::Status Run::Resume() {
   absl::StatusOr<std::optional<std::string>> latest = LatestCheckpoint(options_.run_dir);
   RETURN_IF_ERROR(Agree(*mesh_.world, latest.status()));
-  const bool used = std::filesystem::exists(options_.run_dir + "/metrics.jsonl") || latest->has_value();
+  // Rank 0 decides for all, so that ranks on machines that do not share the folder fail instead of
+  // starting apart.
+  const std::string checkpoint = mesh_.world->AllGatherText(latest->value_or(""))[0];
+  const bool used =
+      std::filesystem::exists(options_.run_dir + "/metrics.jsonl") || !checkpoint.empty();
   absl::Status status;
   if (used && !options_.resume) {
-    status = UsageError(absl::StrCat("--run_dir ", options_.run_dir,
-                                     " already holds a run, and --resume=never asks for a new one: give another "
-                                     "--run_dir, or --resume=auto to go on with it"));
-  } else if (latest->has_value()) {
-    status = LoadFrom(**latest);
+    status = UsageError(
+        absl::StrCat("--run_dir ", options_.run_dir,
+                     " already holds a run, and --resume=never asks for a new one: give another "
+                     "--run_dir, or --resume=auto to go on with it"));
+  } else if (!checkpoint.empty()) {
+    status = LoadFrom(checkpoint);
   }
-  return Agree(*mesh_.world, status);
+  RETURN_IF_ERROR(Agree(*mesh_.world, status));
+  if (options_.stop_at_step > 0 && options_.stop_at_step <= start_) {
+    return UsageError(absl::StrCat("--stop_at_step ", options_.stop_at_step, " is not after step ",
+                                   start_, ", which ", options_.run_dir,
+                                   " has reached: give a larger one"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Run::LoadFrom(const std::string& checkpoint) {
   ASSIGN_OR_RETURN(const CheckpointInfo info, ReadCheckpointInfo(checkpoint));
   RETURN_IF_ERROR(CheckResumable(info.config, config_, options_.run_dir));
   if (info.data_fingerprint != splits_.fingerprint) {
-    return ConfigError(absl::StrCat("the data of ", checkpoint, " (", info.data_fingerprint, ") and of data.train now (",
-                                    splits_.fingerprint, ") differ: give the same token files, or another --run_dir"));
+    return ConfigError(absl::StrCat("the data of ", checkpoint, " (", info.data_fingerprint,
+                                    ") and of data.train now (", splits_.fingerprint,
+                                    ") differ: give the same token files, or another --run_dir"));
   }
-  RETURN_IF_ERROR(
-      LoadCheckpoint(checkpoint, config_.model().num_experts(), trainer_->buffers(), &trainer_->optimizer()));
+  RETURN_IF_ERROR(LoadCheckpoint(checkpoint, config_.model().num_experts(), trainer_->buffers(),
+                                 &trainer_->optimizer()));
   trainer_->model().ParametersChanged();
   start_ = saved_ = info.step;
   if (!first_rank_) return absl::OkStatus();
@@ -141,10 +161,11 @@ absl::Status Run::LoadFrom(const std::string& checkpoint) {
   if (info.world_size != mesh_.world->size() || info.expert_parallel != mesh_.expert->size() ||
       info.threads != options_.threads) {
     std::fprintf(stderr,
-                 "note: the checkpoint was written by %d ranks (expert degree %d, %d threads each), this job has %d "
+                 "note: the checkpoint was written by %d ranks (expert degree %d, %d threads "
+                 "each), this job has %d "
                  "(%d, %d): equal up to rounding, not bit for bit\n",
-                 info.world_size, info.expert_parallel, info.threads, mesh_.world->size(), mesh_.expert->size(),
-                 options_.threads);
+                 info.world_size, info.expert_parallel, info.threads, mesh_.world->size(),
+                 mesh_.expert->size(), options_.threads);
   }
   return absl::OkStatus();
 }
@@ -162,12 +183,14 @@ absl::Status Run::OpenFolder() {
     if (!expert) parameters += buffer.values().numel();
     for (const Parameter* parameter : buffer.parameters()) {
       if (!expert || parameter->value.size(0) == 0) continue;
-      parameters += parameter->value.numel() / parameter->value.size(0) * config_.model().num_experts();
+      parameters +=
+          parameter->value.numel() / parameter->value.size(0) * config_.model().num_experts();
     }
   }
-  progress_->Note(absl::StrFormat("%s: %d parameters, %d ranks, expert degree %d, %d threads a rank, %d training tokens",
-                                  ModelConfig::Kind_Name(config_.model().kind()), parameters, mesh_.world->size(),
-                                  mesh_.expert->size(), options_.threads, splits_.train.size()));
+  progress_->Note(absl::StrFormat(
+      "%s: %d parameters, %d ranks, expert degree %d, %d threads a rank, %d training tokens",
+      ModelConfig::Kind_Name(config_.model().kind()), parameters, mesh_.world->size(),
+      mesh_.expert->size(), options_.threads, splits_.train.size()));
   return absl::OkStatus();
 }
 
@@ -178,9 +201,10 @@ absl::Status Run::Step(int64_t step) {
   const int64_t taken = step + 1;
   // Global values, so every rank decides alike.
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
-    return InternalError(absl::StrFormat("step %d: loss %g, gradient norm %g: training has diverged; lower "
-                                         "optimizer.learning_rate and go on from the last checkpoint",
-                                         taken, result.loss, result.gradient_norm));
+    return InternalError(
+        absl::StrFormat("step %d: loss %g, gradient norm %g: training has diverged; lower "
+                        "optimizer.learning_rate and go on from the last checkpoint",
+                        taken, result.loss, result.gradient_norm));
   }
   Report(taken, result, seconds.count());
   const bool last = taken == config_.train().steps();
@@ -195,7 +219,8 @@ void Run::Report(int64_t steps_taken, const StepResult& result, double seconds) 
   if (!first_rank_) return;
   const double tokens_per_second = static_cast<double>(BatchTokens()) / seconds;
   Log(TrainLine(steps_taken, steps_taken * BatchTokens(), tokens_per_second, result));
-  smooth_step_seconds_ = smooth_step_seconds_ == 0 ? seconds : 0.95 * smooth_step_seconds_ + 0.05 * seconds;
+  smooth_step_seconds_ =
+      smooth_step_seconds_ == 0 ? seconds : 0.95 * smooth_step_seconds_ + 0.05 * seconds;
   ProgressSample sample;
   sample.step = steps_taken;
   sample.steps = config_.train().steps();
@@ -217,7 +242,11 @@ absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
   const double loss = trainer_->Evaluate(*windows_, max_windows);
   validation_loss_ = loss;
   // A run that was complete when it was resumed has this line already.
-  if (saved_ != steps_taken) Log({{"kind", "validation"}, {"step", steps_taken}, {"loss", loss}, {"perplexity", std::exp(loss)}});
+  if (saved_ != steps_taken)
+    Log({{"kind", "validation"},
+         {"step", steps_taken},
+         {"loss", loss},
+         {"perplexity", std::exp(loss)}});
   return Agree(*mesh_.world, log_status_);
 }
 
@@ -231,7 +260,8 @@ absl::Status Run::Save(int64_t steps_taken) {
   info.world_size = mesh_.world->size();
   info.expert_parallel = mesh_.expert->size();
   info.threads = options_.threads;
-  RETURN_IF_ERROR(SaveCheckpoint(options_.run_dir, info, trainer_->buffers(), trainer_->optimizer(), mesh_));
+  RETURN_IF_ERROR(
+      SaveCheckpoint(options_.run_dir, info, trainer_->buffers(), trainer_->optimizer(), mesh_));
   saved_ = steps_taken;
   return absl::OkStatus();
 }
@@ -239,8 +269,9 @@ absl::Status Run::Save(int64_t steps_taken) {
 absl::Status Run::StopHere(int64_t steps_taken) {
   RETURN_IF_ERROR(Save(steps_taken));
   progress_.reset();
-  return Stopped(absl::StrCat("stopped after step ", steps_taken, " as --stop_at_step asked; saved in ",
-                              options_.run_dir, ": the same command without it goes on"));
+  return Stopped(absl::StrCat("stopped after step ", steps_taken,
+                              " as --stop_at_step asked; saved in ", options_.run_dir,
+                              ": the same command without it goes on"));
 }
 
 absl::Status Run::Finish() {
@@ -248,17 +279,21 @@ absl::Status Run::Finish() {
   RETURN_IF_ERROR(Validate(config_.train().steps(), 0));
   RETURN_IF_ERROR(Save(config_.train().steps()));
   progress_.reset();
-  ASSIGN_OR_RETURN(const std::string checkpoint, ResolveCheckpoint(options_.run_dir));
+  const absl::StatusOr<std::string> checkpoint = ResolveCheckpoint(options_.run_dir);
+  RETURN_IF_ERROR(Agree(*mesh_.world, checkpoint.status()));
   if (!first_rank_) return absl::OkStatus();
-  std::printf("validation  loss %.4f nats a token, perplexity %.3f, over %lld tokens\n", *validation_loss_,
-              std::exp(*validation_loss_), static_cast<long long>(windows_->num_predictions()));
-  std::printf("checkpoint  %s\nmetrics     %s\n", checkpoint.c_str(), metrics_->path().c_str());
+  std::printf("validation  loss %.4f nats a token, perplexity %.3f, over %lld tokens\n",
+              *validation_loss_, std::exp(*validation_loss_),
+              static_cast<long long>(windows_->num_predictions()));
+  std::printf("checkpoint  %s\nmetrics     %s\n", checkpoint->c_str(), metrics_->path().c_str());
   std::fflush(stdout);
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::Status Pretrain(const PretrainOptions& options, const ProcessMesh& mesh) { return Run(options, mesh).Execute(); }
+absl::Status Pretrain(const PretrainOptions& options, const ProcessMesh& mesh) {
+  return Run(options, mesh).Execute();
+}
 
 }  // namespace hypermoe

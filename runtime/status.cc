@@ -18,7 +18,9 @@ absl::Status ConfigError(const std::string& message) { return {kConfigCode, mess
 absl::Status DataError(const std::string& message) { return {kDataCode, message}; }
 absl::Status IoError(const std::string& message) { return {kIoCode, message}; }
 absl::Status InternalError(const std::string& message) { return absl::InternalError(message); }
-absl::Status CommunicationError(const std::string& message) { return {kCommunicationCode, message}; }
+absl::Status CommunicationError(const std::string& message) {
+  return {kCommunicationCode, message};
+}
 absl::Status Stopped(const std::string& message) { return {kStoppedCode, message}; }
 
 ExitCode ExitCodeOf(const absl::Status& status) {

@@ -1,5 +1,6 @@
-// The errors that a user meets and the exit codes they end with. Functions of runtime and launch return absl::Status; its
-// code says which of these kinds an error is, its message what failed, the value got, what was expected and what to do.
+// The errors that a user meets and the exit codes they end with. Functions of runtime and launch
+// return absl::Status; its code says which of these kinds an error is, its message what failed, the
+// value got, what was expected and what to do.
 #pragma once
 
 #include <string>
@@ -38,11 +39,11 @@ ExitCode ExitCodeOf(const absl::Status& status);
 #define HYPERMOE_CONCAT(a, b) HYPERMOE_CONCAT_(a, b)
 
 // Returns from the calling function if `expression`, an absl::Status, is an error.
-#define RETURN_IF_ERROR(expression)                          \
-  do {                                                       \
+#define RETURN_IF_ERROR(expression)                           \
+  do {                                                        \
     if (absl::Status status_ = (expression); !status_.ok()) { \
-      return status_;                                        \
-    }                                                        \
+      return status_;                                         \
+    }                                                         \
   } while (false)
 
 // Declares or assigns `target` from `expression`, an absl::StatusOr, or returns its error.

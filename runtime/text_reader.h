@@ -1,7 +1,7 @@
 // Reads documents out of text files, in pieces, so that memory stays flat whatever their size.
 //
-//   NAME.jsonl      one JSON object a line, the document in its text field; blank lines are passed
-//   over anything else   plain UTF-8 text, the whole file one document
+//   NAME.jsonl     one JSON object a line, the document in its text field (or a blank line)
+//   anything else  plain UTF-8 text, the whole file one document
 //
 // Malformed text (ill-formed UTF-8, broken JSON, a missing or non-text field, too long a line)
 // either ends reading with an error "FILE:LINE:COLUMN: ..." (columns count bytes from 1), or is

@@ -1,14 +1,15 @@
 // Token files in Megatron's format, little-endian: PREFIX.bin holds the ids of all documents one
 // after the other, PREFIX.idx describes them:
 //
-//   bytes       field
-//   9           magic "MMIDIDX\0\0"
-//   8           version, 1
-//   1           dtype of the ids: 1 uint8, 2 int8, 3 int16, 4 int32, 5 int64, 8 uint16 (6 and 7,
-//   floats, are refused) 8           number of sequences Q 8           length of the document
-//   index, documents + 1 4 Q         tokens of each sequence, int32 8 Q         byte offset of each
-//   sequence in PREFIX.bin, int64 8 (D + 1)   document index, int64: document d is the sequences
-//   [index[d], index[d + 1])
+//   bytes      field
+//   9          magic "MMIDIDX\0\0"
+//   8          version, 1
+//   1          dtype of the ids: 1 uint8, 2 int8, 3 int16, 4 int32, 5 int64, 8 uint16
+//   8          number of sequences Q
+//   8          length of the document index, documents D + 1
+//   4 Q        tokens of each sequence, int32
+//   8 Q        byte offset of each sequence in PREFIX.bin, int64
+//   8 (D + 1)  document index, int64: document d is the sequences [index[d], index[d + 1])
 //
 // A document is one sequence here, or several if it has more tokens than an int32 can count.
 #pragma once

@@ -47,7 +47,8 @@ Traffic TotalTraffic(const ProcessMesh& mesh, bool all_to_all_only) {
   for (const Communicator* group : {mesh.world.get(), mesh.expert.get(), mesh.expert_data.get()}) {
     for (int kind = 0; kind < kNumCollectives; ++kind) {
       const auto collective = static_cast<Collective>(kind);
-      const bool all_to_all = collective == Collective::kAllToAll || collective == Collective::kAllToAllCounts;
+      const bool all_to_all =
+          collective == Collective::kAllToAll || collective == Collective::kAllToAllCounts;
       if (all_to_all_only && !all_to_all) continue;
       total.bytes += group->traffic(collective).bytes;
       total.seconds += group->traffic(collective).seconds;
@@ -56,12 +57,15 @@ Traffic TotalTraffic(const ProcessMesh& mesh, bool all_to_all_only) {
   return total;
 }
 
-// Turns this rank's shares into global values by one small all-reduce: sums of losses and bytes, means of seconds.
+// Turns this rank's shares into global values by one small all-reduce: sums of losses and bytes,
+// means of seconds.
 void ShareResult(StepResult* result, Communicator& world) {
   const StepSeconds& s = result->seconds;
-  std::array<double, 8> values = {result->loss, result->balance_loss, result->bytes_sent, s.data,
-                                  s.forward,    s.backward,           s.reduce,           s.all_to_all};
-  world.AllReduceSum(at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kDouble));
+  std::array<double, 8> values = {
+      result->loss, result->balance_loss, result->bytes_sent, s.data,
+      s.forward,    s.backward,           s.reduce,           s.all_to_all};
+  world.AllReduceSum(
+      at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kDouble));
   const double ranks = world.size();
   result->loss = values[0];
   result->balance_loss = values[1];
@@ -89,14 +93,15 @@ std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh
   if (config.model().kind() != ModelConfig::dense) {
     dispatcher = std::make_shared<TokenDispatcher>(mesh.expert, config.model().num_experts());
   }
-  return std::make_unique<Gpt2>(config.model(), config.hyper(), config.runtime().seed(), DtypeOf(config.runtime()),
-                                dispatcher);
+  return std::make_unique<Gpt2>(config.model(), config.hyper(), config.runtime().seed(),
+                                DtypeOf(config.runtime()), dispatcher);
 }
 
 Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh, const TokenRange& train)
     : config_(config),
       mesh_(mesh),
-      rows_(train, config.model().sequence_length(), config.train().batch_size(), config.runtime().seed()),
+      rows_(train, config.model().sequence_length(), config.train().batch_size(),
+            config.runtime().seed()),
       model_(MakeModel(config, mesh)),
       buffers_(MakeFlatBuffers(model_->parameters())),
       optimizer_(buffers_, OptionsOf(config.optimizer())) {}
@@ -132,11 +137,13 @@ StepResult Trainer::ComputeGradients(int64_t step) {
   return result;
 }
 
-// Micro-batch i is a fixed set of the batch's rows, cut over the ranks afterwards; a rank may get none and still takes part.
+// Micro-batch i is a fixed set of the batch's rows, cut over the ranks afterwards; a rank may get
+// none and still takes part.
 void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* result) {
   Stopwatch watch;
   const TrainConfig& train = config_.train();
-  const RowRange micro = RowsOfRank(train.batch_size(), train.micro_batches(), static_cast<int>(micro_batch));
+  const RowRange micro =
+      RowsOfRank(train.batch_size(), train.micro_batches(), static_cast<int>(micro_batch));
   const RowRange mine = RowsOfRank(micro.size(), mesh_.world->size(), mesh_.world->rank());
   const Batch batch = rows_.Rows(step, micro.begin + mine.begin, micro.begin + mine.end);
   watch.Lap(&result->seconds.data);
@@ -147,7 +154,8 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* resul
   const ModelOutput output = model_->Forward(batch, mode);
   const int64_t sequence_length = config_.model().sequence_length();
   // Divided by the tokens of the whole batch, so that every later reduction is a plain sum.
-  const double batch_tokens = static_cast<double>(train.batch_size()) * static_cast<double>(sequence_length);
+  const double batch_tokens =
+      static_cast<double>(train.batch_size()) * static_cast<double>(sequence_length);
   const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, batch_tokens);
   const BalanceLoss balance =
       ComputeBalanceLoss(output.routing, sequence_length, config_.model().balance_loss(),
@@ -158,20 +166,24 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* resul
   watch.Lap(&result->seconds.backward);
   result->loss += language_model.item<double>();
   result->balance_loss += balance.share.item<double>();
-  result->tokens_LN = result->tokens_LN.defined() ? result->tokens_LN + balance.tokens_LN : balance.tokens_LN;
+  result->tokens_LN =
+      result->tokens_LN.defined() ? result->tokens_LN + balance.tokens_LN : balance.tokens_LN;
 }
 
 RandomKey Trainer::StepKey(int64_t step) const {
-  return RandomKey{config_.runtime().seed(), 0}.Derive("training").Derive(static_cast<uint64_t>(step));
+  return RandomKey{config_.runtime().seed(), 0}
+      .Derive("training")
+      .Derive(static_cast<uint64_t>(step));
 }
 
 double Trainer::Evaluate(const ValidationWindows& windows, int64_t max_windows) {
-  const int64_t rows_per_pass = std::max(1, config_.train().batch_size() / config_.train().micro_batches());
+  const int64_t rows_per_pass =
+      std::max(1, config_.train().batch_size() / config_.train().micro_batches());
   return EvaluateWindows(*model_, windows, max_windows, rows_per_pass, *mesh_.world);
 }
 
-double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t max_windows, int64_t rows_per_pass,
-                       Communicator& world) {
+double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t max_windows,
+                       int64_t rows_per_pass, Communicator& world) {
   const at::NoGradGuard no_grad;
   const int64_t stride =
       max_windows <= 0 ? 1 : std::max<int64_t>(1, (windows.size() + max_windows - 1) / max_windows);
@@ -180,7 +192,8 @@ double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t ma
   for (int64_t begin = 0; begin < chosen; begin += rows_per_pass) {
     const int64_t pass = std::min(rows_per_pass, chosen - begin);
     const RowRange mine = RowsOfRank(pass, world.size(), world.rank());
-    const Batch batch = windows.Windows((begin + mine.begin) * stride, (begin + mine.end) * stride, stride);
+    const Batch batch =
+        windows.Windows((begin + mine.begin) * stride, (begin + mine.end) * stride, stride);
     const ModelOutput output = model.Forward(batch, ForwardMode{});
     sums[0] += CrossEntropy(output.logits_TV, batch.labels_BS, 1.0).item<double>();
     sums[1] += static_cast<double>(batch.labels_BS.ne(kIgnoredLabel).sum().item<int64_t>());

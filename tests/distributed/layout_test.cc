@@ -1,4 +1,5 @@
-// The same global batch gives the same loss and gradients however the ranks are arranged, compared with one rank alone.
+// The same global batch gives the same loss and gradients however the ranks are arranged, compared
+// with one rank alone.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
@@ -44,7 +45,8 @@ std::vector<int> Degrees() {
 
 double RelativeError(double a, double b) { return std::abs(a - b) / std::max(std::abs(b), 1e-3); }
 
-void ExpectEqual(const Outcome& actual, const Outcome& reference, double tolerance, const std::string& what) {
+void ExpectEqual(const Outcome& actual, const Outcome& reference, double tolerance,
+                 const std::string& what) {
   EXPECT_LE(RelativeError(actual.loss, reference.loss), tolerance) << what;
   EXPECT_LE(RelativeError(actual.balance_loss, reference.balance_loss), tolerance) << what;
   EXPECT_LE(RelativeError(actual.gradient_norm, reference.gradient_norm), tolerance) << what;
@@ -52,7 +54,8 @@ void ExpectEqual(const Outcome& actual, const Outcome& reference, double toleran
   EXPECT_TRUE(actual.tokens_LN.equal(reference.tokens_LN)) << what;
 }
 
-// Smallest lead of a chosen expert over the second, over all tokens of step 3: rounding must not change a choice.
+// Smallest lead of a chosen expert over the second, over all tokens of step 3: rounding must not
+// change a choice.
 double RoutingMargin(const RunConfig& config) {
   Trainer trainer(config, OneRankMesh(), TinyTokens());
   Randomize(trainer);
@@ -60,13 +63,14 @@ double RoutingMargin(const RunConfig& config) {
   ForwardMode mode;
   mode.training = true;
   mode.key = trainer.StepKey(3);
-  const TrainingRows rows(TinyTokens(), config.model().sequence_length(), config.train().batch_size(),
-                          config.runtime().seed());
+  const TrainingRows rows(TinyTokens(), config.model().sequence_length(),
+                          config.train().batch_size(), config.runtime().seed());
   double margin = 1;
   for (const RoutingResult& layer :
        trainer.model().Forward(rows.Rows(3, 0, config.train().batch_size()), mode).routing) {
     const at::Tensor sorted_TN = std::get<0>(layer.probs_TN.sort(1, true));
-    margin = std::min(margin, (sorted_TN.select(1, 0) - sorted_TN.select(1, 1)).min().item<double>());
+    margin =
+        std::min(margin, (sorted_TN.select(1, 0) - sorted_TN.select(1, 1)).min().item<double>());
   }
   return margin;
 }
@@ -81,7 +85,9 @@ struct LayoutCase {
 
 class LayoutTest : public testing::TestWithParam<LayoutCase> {
  protected:
-  RunConfig Config() const { return TinyConfig(GetParam().kind, GetParam().num_experts, GetParam().dtype); }
+  RunConfig Config() const {
+    return TinyConfig(GetParam().kind, GetParam().num_experts, GetParam().dtype);
+  }
 };
 
 TEST_P(LayoutTest, GradientsDoNotDependOnTheMesh) {
@@ -93,8 +99,9 @@ TEST_P(LayoutTest, GradientsDoNotDependOnTheMesh) {
     config.mutable_train()->set_micro_batches(micro_batches);
     const Outcome reference = Compute(config, OneRankMesh());
     for (const int degree : Degrees()) {
-      ExpectEqual(Compute(config, ProcessMesh::Create(World(), degree)), reference, GetParam().tolerance,
-                  "degree " + std::to_string(degree) + ", micro-batches " + std::to_string(micro_batches));
+      ExpectEqual(
+          Compute(config, ProcessMesh::Create(World(), degree)), reference, GetParam().tolerance,
+          "degree " + std::to_string(degree) + ", micro-batches " + std::to_string(micro_batches));
     }
   }
 }
@@ -106,8 +113,9 @@ TEST_P(LayoutTest, WithScopeRowNeitherOnMicroBatches) {
   for (const int micro_batches : {1, 2, 4}) {
     config.mutable_train()->set_micro_batches(micro_batches);
     for (const int degree : Degrees()) {
-      ExpectEqual(Compute(config, ProcessMesh::Create(World(), degree)), reference, GetParam().tolerance,
-                  "degree " + std::to_string(degree) + ", micro-batches " + std::to_string(micro_batches));
+      ExpectEqual(
+          Compute(config, ProcessMesh::Create(World(), degree)), reference, GetParam().tolerance,
+          "degree " + std::to_string(degree) + ", micro-batches " + std::to_string(micro_batches));
     }
   }
 }
@@ -119,8 +127,8 @@ TEST_P(LayoutTest, RanksWithoutRows) {
   config.mutable_train()->set_micro_batches(2);
   const Outcome reference = Compute(config, OneRankMesh());
   for (const int degree : Degrees()) {
-    ExpectEqual(Compute(config, ProcessMesh::Create(World(), degree)), reference, GetParam().tolerance,
-                "degree " + std::to_string(degree));
+    ExpectEqual(Compute(config, ProcessMesh::Create(World(), degree)), reference,
+                GetParam().tolerance, "degree " + std::to_string(degree));
   }
 }
 
@@ -146,7 +154,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(LayoutCase{"dense64", ModelConfig::dense, 1, RuntimeConfig::float64, 1e-12},
                     LayoutCase{"moe64", ModelConfig::moe, 4, RuntimeConfig::float64, 1e-12},
                     LayoutCase{"hyper64", ModelConfig::hyper, 4, RuntimeConfig::float64, 1e-12},
-                    LayoutCase{"hyper6experts64", ModelConfig::hyper, 6, RuntimeConfig::float64, 1e-12},
+                    LayoutCase{"hyper6experts64", ModelConfig::hyper, 6, RuntimeConfig::float64,
+                               1e-12},
                     LayoutCase{"hyper32", ModelConfig::hyper, 6, RuntimeConfig::float32, 1e-5}),
     [](const auto& info) { return info.param.name; });
 
@@ -170,7 +179,8 @@ TEST(PlantedErrorTest, IsFound) {
     const FlatBuffer& experts = trainer.buffers()[static_cast<size_t>(ParameterGroup::kExpert)];
 
     if (World()->size() > 1) {
-      // The mean over local tokens instead of global ones makes a sum over ranks world-size times too large.
+      // The mean over local tokens instead of global ones makes a sum over ranks world-size times
+      // too large.
       Outcome local_mean = right;
       for (auto& [name, gradient] : local_mean.gradients) gradient = gradient * World()->size();
       EXPECT_TRUE(differs(local_mean)) << "degree " << degree;
@@ -184,8 +194,8 @@ TEST(PlantedErrorTest, IsFound) {
       squares.fill_(once);
       World()->AllReduceSum(squares);
       Outcome counted_twice = right;
-      counted_twice.gradient_norm = std::sqrt(right.gradient_norm * right.gradient_norm - true_experts +
-                                              squares.item<double>());
+      counted_twice.gradient_norm = std::sqrt(right.gradient_norm * right.gradient_norm -
+                                              true_experts + squares.item<double>());
       EXPECT_TRUE(differs(counted_twice)) << "degree " << degree;
     }
     if (degree > 1) {
@@ -198,8 +208,8 @@ TEST(PlantedErrorTest, IsFound) {
   }
 }
 
-// Hypernetwork, expert and layer embeddings are used in all layers by all tokens of the world: each tensor's gradient is the sum
-// over the world, measured against its own size.
+// Hypernetwork, expert and layer embeddings are used in all layers by all tokens of the world: each
+// tensor's gradient is the sum over the world, measured against its own size.
 TEST(HyperGradientTest, IsTheSumOverTheWorld) {
   RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float64);
   config.mutable_model()->set_dropout(0);
@@ -210,7 +220,8 @@ TEST(HyperGradientTest, IsTheSumOverTheWorld) {
       if (name.rfind("hypermoe.", 0) != 0) continue;
       const at::Tensor& expected = reference.gradients.at(name);
       const double scale = std::max(expected.abs().max().item<double>(), 1e-12);
-      EXPECT_LE((gradient - expected).abs().max().item<double>() / scale, 1e-9) << name << ", degree " << degree;
+      EXPECT_LE((gradient - expected).abs().max().item<double>() / scale, 1e-9)
+          << name << ", degree " << degree;
     }
   }
 }
@@ -228,7 +239,8 @@ TEST(HyperExecutionTest, PerTokenEqualsSource) {
       config.mutable_hyper()->set_execution(HyperConfig::per_token);
       const Outcome per_token = Compute(config, mesh);
       ExpectEqual(source, per_token, 1e-12, "degree " + std::to_string(degree));
-      EXPECT_EQ(source.tokens_LN.min().item<int64_t>(), 0) << "every expert has tokens: choose another seed";
+      EXPECT_EQ(source.tokens_LN.min().item<int64_t>(), 0)
+          << "every expert has tokens: choose another seed";
     }
   }
 }
@@ -283,7 +295,8 @@ TEST(OneExpertTest, IsTheDenseModel) {
   }
 }
 
-// One generation a step, however many micro-batches; one for all of evaluation until parameters change.
+// One generation a step, however many micro-batches; one for all of evaluation until parameters
+// change.
 TEST(HyperGenerationTest, HappensOncePerStepAndIsCachedInEvaluation) {
   RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float64);
   config.mutable_train()->set_micro_batches(4);

@@ -1,4 +1,5 @@
-// A run that is stopped and resumed is the run that was never stopped; a checkpoint means the same at every layout.
+// A run that is stopped and resumed is the run that was never stopped; a checkpoint means the same
+// at every layout.
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -28,15 +29,16 @@ namespace fs = std::filesystem;
 class ResumeTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = (fs::temp_directory_path() /
-               ("hypermoe_resume_np" + std::to_string(World()->size()) + "_" + std::to_string(getuid())))
+    folder_ = (fs::temp_directory_path() / ("hypermoe_resume_np" + std::to_string(World()->size()) +
+                                            "_" + std::to_string(getuid())))
                   .string();
     if (World()->rank() == 0) {
       fs::remove_all(folder_);
       auto writer = TokenFileWriter::Create(folder_ + "/tokens", 257);
       ASSERT_TRUE(writer.ok()) << writer.status();
       std::vector<int32_t> ids;
-      for (uint64_t i = 0; i < 3000; ++i) ids.push_back(static_cast<int32_t>(UniformAt({1, 2}, i) * 256));
+      for (uint64_t i = 0; i < 3000; ++i)
+        ids.push_back(static_cast<int32_t>(UniformAt({1, 2}, i) * 256));
       ASSERT_TRUE((*writer)->Append(ids).ok());
       ASSERT_TRUE((*writer)->EndDocument().ok());
       ASSERT_TRUE((*writer)->Finish().ok());
@@ -48,7 +50,8 @@ class ResumeTest : public testing::Test {
     if (World()->rank() == 0) fs::remove_all(folder_);
   }
 
-  PretrainOptions Options(const std::string& run, RuntimeConfig::Dtype dtype = RuntimeConfig::float32) const {
+  PretrainOptions Options(const std::string& run,
+                          RuntimeConfig::Dtype dtype = RuntimeConfig::float32) const {
     PretrainOptions options;
     options.config = TinyConfig(ModelConfig::hyper, 6, dtype);
     options.config.mutable_data()->set_train(folder_ + "/tokens");
@@ -103,7 +106,8 @@ TEST_F(ResumeTest, IsBitForBitTheRunThatWasNeverStopped) {
   // Once more: complete, so nothing may be added.
   ASSERT_TRUE(Pretrain(Options("stopped"), mesh).ok());
 
-  const NamedTensors whole = CheckpointTensors(folder_ + "/whole"), stopped = CheckpointTensors(folder_ + "/stopped");
+  const NamedTensors whole = CheckpointTensors(folder_ + "/whole"),
+                     stopped = CheckpointTensors(folder_ + "/stopped");
   ASSERT_EQ(whole.size(), stopped.size());
   ASSERT_GT(whole.count("optimizer.second_moment.h.0.mlp.experts.expert_5.c_fc.weight"), 0u);
   for (const auto& [name, tensor] : whole) EXPECT_TRUE(tensor.equal(stopped.at(name))) << name;
@@ -115,7 +119,8 @@ TEST_F(ResumeTest, IsBitForBitTheRunThatWasNeverStopped) {
 TEST_F(ResumeTest, RepeatsNoStepAfterACrash) {
   const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
   ASSERT_TRUE(Pretrain(Options("whole"), mesh).ok());
-  // As a crash leaves it after step 12: the newest checkpoint is older than the last line, which is torn.
+  // As a crash leaves it after step 12: the newest checkpoint is older than the last line, which is
+  // torn.
   if (World()->rank() == 0) {
     fs::copy(folder_ + "/whole", folder_ + "/crashed", fs::copy_options::recursive);
     fs::remove_all(folder_ + "/crashed/checkpoints/step_00000012");
@@ -166,12 +171,15 @@ TEST_F(ResumeTest, GoesOnAtAnotherLayout) {
   ASSERT_EQ(ExitCodeOf(Pretrain(options, mesh)), ExitCode::kStopped);
   options.stop_at_step = 0;
   ASSERT_TRUE(Pretrain(options, ProcessMesh::Create(World(), 1)).ok());
-  EXPECT_LE(LargestError(CheckpointTensors(folder_ + "/moved"), CheckpointTensors(folder_ + "/whole")), 1e-8);
+  EXPECT_LE(
+      LargestError(CheckpointTensors(folder_ + "/moved"), CheckpointTensors(folder_ + "/whole")),
+      1e-8);
 }
 
 TEST_F(ResumeTest, GeneratesTheSameTextAtEveryLayout) {
-  ASSERT_TRUE(
-      Pretrain(Options("run", RuntimeConfig::float64), ProcessMesh::Create(World(), World()->size())).ok());
+  ASSERT_TRUE(Pretrain(Options("run", RuntimeConfig::float64),
+                       ProcessMesh::Create(World(), World()->size()))
+                  .ok());
   GenerateOptions options;
   options.checkpoint = folder_ + "/run";
   options.prompt = "To";

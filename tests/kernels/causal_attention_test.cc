@@ -29,7 +29,8 @@ at::Tensor PlainAttention(const at::Tensor& q, const at::Tensor& k, const at::Te
   std::vector<at::Tensor> out;
   for (int64_t s = 0; s < q.size(2); ++s) {
     const at::Tensor seen_k = k.narrow(2, 0, s + 1), seen_v = v.narrow(2, 0, s + 1);
-    const at::Tensor scores = at::matmul(q.narrow(2, s, 1), seen_k.transpose(2, 3)) / std::sqrt(double{kWidth});
+    const at::Tensor scores =
+        at::matmul(q.narrow(2, s, 1), seen_k.transpose(2, 3)) / std::sqrt(double{kWidth});
     out.push_back(at::matmul(at::softmax(scores, -1), seen_v).squeeze(2));
   }
   return at::stack(out, 2);
@@ -47,27 +48,32 @@ TEST(CausalAttentionTest, EqualsTheDefinition) {
 TEST(CausalAttentionTest, WrittenOutFormEqualsTheFusedOne) {
   const at::Tensor q = Random("q"), k = Random("k"), v = Random("v");
   // So improbable that nothing is dropped.
-  EXPECT_TRUE(CausalAttention(q, k, v, Dropout(1e-12)).allclose(CausalAttention(q, k, v, {}), 1e-9, 1e-9));
+  EXPECT_TRUE(
+      CausalAttention(q, k, v, Dropout(1e-12)).allclose(CausalAttention(q, k, v, {}), 1e-9, 1e-9));
 }
 
 TEST(CausalAttentionTest, OneQuerySeesAllKeys) {
   const at::Tensor q = Random("q"), k = Random("k"), v = Random("v");
   const at::Tensor last = CausalAttention(q.narrow(2, kPositions - 1, 1), k, v, {});
-  EXPECT_TRUE(last.allclose(CausalAttention(q, k, v, {}).narrow(2, kPositions - 1, 1), 1e-12, 1e-12));
+  EXPECT_TRUE(
+      last.allclose(CausalAttention(q, k, v, {}).narrow(2, kPositions - 1, 1), 1e-12, 1e-12));
   EXPECT_THROW(CausalAttention(q.narrow(2, 0, 2), k, v, {}), c10::Error);
 }
 
 TEST(CausalAttentionTest, GradientsMatchDifferences) {
   for (const double probability : {0.0, 0.3}) {
     EXPECT_TRUE(GradientsMatchDifferences(
-        [&](const std::vector<at::Tensor>& in) { return CausalAttention(in[0], in[1], in[2], Dropout(probability)); },
+        [&](const std::vector<at::Tensor>& in) {
+          return CausalAttention(in[0], in[1], in[2], Dropout(probability));
+        },
         {Random("q"), Random("k"), Random("v")}))
         << "dropout " << probability;
   }
 }
 
 TEST(CausalAttentionTest, NoRowsKeepTheGraph) {
-  const at::Tensor empty = at::empty({0, kHeads, kPositions, kWidth}, at::kDouble).set_requires_grad(true);
+  const at::Tensor empty =
+      at::empty({0, kHeads, kPositions, kWidth}, at::kDouble).set_requires_grad(true);
   const at::Tensor y = CausalAttention(empty, empty, empty, {});
   EXPECT_EQ(y.sizes(), empty.sizes());
   EXPECT_TRUE(y.requires_grad());

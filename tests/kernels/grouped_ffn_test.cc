@@ -42,7 +42,8 @@ class GroupedFfnTest : public testing::TestWithParam<Case> {
   }
   at::Tensor Run(const std::vector<at::Tensor>& in) const {
     const bool bias = GetParam().bias;
-    const GroupedFfnWeights weights = {in[1], bias ? in[2] : at::Tensor(), in[3], bias ? in[4] : at::Tensor()};
+    const GroupedFfnWeights weights = {in[1], bias ? in[2] : at::Tensor(), in[3],
+                                       bias ? in[4] : at::Tensor()};
     return GroupedFfn(in[0], GetParam().rows, weights, GetParam().activation);
   }
 };
@@ -80,7 +81,8 @@ TEST_P(GroupedFfnTest, GradientsMatchDifferences) {
     }
     return;
   }
-  EXPECT_TRUE(GradientsMatchDifferences([this](const std::vector<at::Tensor>& leaves) { return Run(leaves); }, in));
+  EXPECT_TRUE(GradientsMatchDifferences(
+      [this](const std::vector<at::Tensor>& leaves) { return Run(leaves); }, in));
 }
 
 INSTANTIATE_TEST_SUITE_P(Groups, GroupedFfnTest,

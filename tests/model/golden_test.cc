@@ -115,9 +115,12 @@ class GoldenTest : public testing::TestWithParam<GoldenCase> {
   std::unique_ptr<Gpt2> model_;
 };
 
-void ExpectClose(const at::Tensor& actual, const at::Tensor& golden, double floor, const std::string& what) {
+void ExpectClose(const at::Tensor& actual, const at::Tensor& golden, double floor,
+                 const std::string& what) {
   const double scale = std::max(golden.abs().max().item<double>(), floor);
-  EXPECT_LE((actual.reshape(golden.sizes()) - golden).abs().max().item<double>(), kTolerance * scale) << what;
+  EXPECT_LE((actual.reshape(golden.sizes()) - golden).abs().max().item<double>(),
+            kTolerance * scale)
+      << what;
 }
 
 TEST_P(GoldenTest, LogitsLossesRoutingAndGradients) {
@@ -125,7 +128,8 @@ TEST_P(GoldenTest, LogitsLossesRoutingAndGradients) {
   const ModelOutput output = model_->Forward(batch, ForwardMode{});
   ExpectClose(output.logits_TV, Golden("logits"), 1e-3, "logits");
 
-  const double labels = static_cast<double>(batch.labels_BS.ne(kIgnoredLabel).sum().item<int64_t>());
+  const double labels =
+      static_cast<double>(batch.labels_BS.ne(kIgnoredLabel).sum().item<int64_t>());
   const at::Tensor ce = CrossEntropy(output.logits_TV, batch.labels_BS, labels);
   ExpectClose(ce, Golden("loss.ce"), 1e-3, "loss.ce");
   at::Tensor total = ce;
@@ -139,7 +143,8 @@ TEST_P(GoldenTest, LogitsLossesRoutingAndGradients) {
       total = total + at::logsumexp(layer.logits_TN, 1).pow(2).mean() * GetParam().router_z;
     }
     for (size_t i = 0; i < output.routing.size(); ++i) {
-      const at::Tensor expected = Golden("routing." + std::to_string(model_->sparse_layers()[i]) + ".experts");
+      const at::Tensor expected =
+          Golden("routing." + std::to_string(model_->sparse_layers()[i]) + ".experts");
       EXPECT_TRUE(output.routing[i].expert_ids_T.equal(expected.reshape({-1})));
     }
   }
@@ -149,7 +154,8 @@ TEST_P(GoldenTest, LogitsLossesRoutingAndGradients) {
   model_->FinishBackward();
   double largest = 0;
   for (const std::string& name : golden_->names()) {
-    if (name.rfind("grad.", 0) == 0) largest = std::max(largest, Golden(name).abs().max().item<double>());
+    if (name.rfind("grad.", 0) == 0)
+      largest = std::max(largest, Golden(name).abs().max().item<double>());
   }
   size_t compared = 0, gradients = 0;
   for (const std::string& name : golden_->names()) gradients += name.rfind("grad.", 0) == 0;
@@ -173,7 +179,9 @@ TEST_P(GoldenTest, GreedyDecodingWithTheCache) {
   batch.input_ids_BS = batch.input_ids_BS.narrow(1, 0, kPromptLength).contiguous();
   std::vector<at::Tensor> tokens;
   while (static_cast<int64_t>(tokens.size()) < expected.size(1)) {
-    const at::Tensor logits = model_->Forward(batch, mode).logits_TV.view({expected.size(0), -1, GetParam().model.vocab_size()});
+    const at::Tensor logits =
+        model_->Forward(batch, mode)
+            .logits_TV.view({expected.size(0), -1, GetParam().model.vocab_size()});
     tokens.push_back(logits.select(1, logits.size(1) - 1).argmax(1));
     batch.input_ids_BS = tokens.back().unsqueeze(1);
   }
@@ -181,9 +189,11 @@ TEST_P(GoldenTest, GreedyDecodingWithTheCache) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenTest,
-                         testing::Values(DenseCase(), HyperCase(HyperConfig::source), HyperCase(HyperConfig::per_token)),
+                         testing::Values(DenseCase(), HyperCase(HyperConfig::source),
+                                         HyperCase(HyperConfig::per_token)),
                          [](const auto& info) {
-                           const bool per_token = info.param.hyper.execution() == HyperConfig::per_token;
+                           const bool per_token =
+                               info.param.hyper.execution() == HyperConfig::per_token;
                            return info.param.name + (per_token ? "_per_token" : "");
                          });
 

@@ -21,7 +21,8 @@ class TinyTokenFile : public TokenFile {
   void Read(int64_t begin, int64_t count, int64_t* ids) const override {
     const RandomKey key = RandomKey{11, 0}.Derive("tokens");
     for (int64_t i = 0; i < count; ++i) {
-      ids[i] = static_cast<int64_t>(UniformAt(key, static_cast<uint64_t>(begin + i)) * kDifferentTokens);
+      ids[i] =
+          static_cast<int64_t>(UniformAt(key, static_cast<uint64_t>(begin + i)) * kDifferentTokens);
     }
   }
   absl::Status CheckIds(int64_t) const override { return absl::OkStatus(); }
@@ -37,13 +38,16 @@ NamedTensors Collect(Trainer& trainer, bool gradients) {
   for (const FlatBuffer& buffer : trainer.buffers()) {
     for (const Parameter* parameter : buffer.parameters()) {
       const at::Tensor& tensor = gradients ? parameter->value.grad() : parameter->value;
-      for (const NamedTensor& view : GlobalViews(*parameter, tensor)) result[view.name] = view.tensor.clone();
+      for (const NamedTensor& view : GlobalViews(*parameter, tensor))
+        result[view.name] = view.tensor.clone();
     }
   }
   return result;
 }
 
-double Largest(const at::Tensor& tensor) { return tensor.numel() == 0 ? 0 : tensor.abs().max().item<double>(); }
+double Largest(const at::Tensor& tensor) {
+  return tensor.numel() == 0 ? 0 : tensor.abs().max().item<double>();
+}
 
 }  // namespace
 

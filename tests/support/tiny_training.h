@@ -12,15 +12,15 @@
 
 namespace hypermoe {
 
-// Three blocks of width 16, blocks 0 and 2 sparse with `num_experts` experts (kinds moe and hyper), rows of 8 tokens, 12
-// rows a batch, dropout 0.1.
+// Three blocks of width 16, blocks 0 and 2 sparse with `num_experts` experts (kinds moe and hyper),
+// rows of 8 tokens, 12 rows a batch, dropout 0.1.
 RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dtype dtype);
 
 // `count` keyed random tokens below 16, in memory.
 TokenRange TinyTokens(int64_t count = 4000);
 
-// Gives every parameter keyed random values of its own, the same at every layout: initial values leave much of the hypernetwork
-// without gradient (its last matrix is zero).
+// Gives every parameter keyed random values of its own, the same at every layout: initial values
+// leave much of the hypernetwork without gradient (its last matrix is zero).
 void Randomize(Trainer& trainer);
 
 // One rank by itself, whatever the world.
@@ -31,8 +31,8 @@ using NamedTensors = std::map<std::string, at::Tensor>;
 NamedTensors Gradients(Trainer& trainer);
 NamedTensors Values(Trainer& trainer);
 
-// The largest of max|a-b| / max(max|b|, 1e-3 * largest element of all of `reference`) over the tensors of `actual`; infinite if
-// one is not in `reference`.
+// The largest of max|a-b| / max(max|b|, 1e-3 * largest element of all of `reference`) over the
+// tensors of `actual`; infinite if one is not in `reference`.
 double LargestError(const NamedTensors& actual, const NamedTensors& reference);
 
 }  // namespace hypermoe
