@@ -1,0 +1,45 @@
+#include "tests/support/layouts.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "parallel/gradient_reducer.h"
+#include "tests/support/mpi_test.h"
+
+namespace hypermoe {
+
+Outcome Compute(const RunConfig& config, const ProcessMesh& mesh) {
+  Trainer trainer(config, mesh, TinyTokens());
+  Randomize(trainer);
+  const StepResult result = trainer.ComputeGradients(3);
+  Outcome outcome;
+  outcome.loss = result.loss;
+  outcome.balance_loss = result.balance_loss;
+  outcome.gradient_norm = GlobalGradientNorm(trainer.buffers(), *mesh.expert);
+  outcome.gradients = Gradients(trainer);
+  outcome.tokens_LN = result.tokens_LN;
+  return outcome;
+}
+
+std::vector<int> Degrees() {
+  std::vector<int> degrees;
+  for (int degree = 1; degree <= World()->size(); ++degree) {
+    if (World()->size() % degree == 0) degrees.push_back(degree);
+  }
+  return degrees;
+}
+
+double RelativeError(double a, double b) { return std::abs(a - b) / std::max(std::abs(b), 1e-3); }
+
+void ExpectEqual(const Outcome& actual, const Outcome& reference, double tolerance,
+                 const std::string& what) {
+  EXPECT_LE(RelativeError(actual.loss, reference.loss), tolerance) << what;
+  EXPECT_LE(RelativeError(actual.balance_loss, reference.balance_loss), tolerance) << what;
+  EXPECT_LE(RelativeError(actual.gradient_norm, reference.gradient_norm), tolerance) << what;
+  EXPECT_LE(LargestError(actual.gradients, reference.gradients), tolerance) << what;
+  EXPECT_TRUE(actual.tokens_LN.equal(reference.tokens_LN)) << what;
+}
+
+}  // namespace hypermoe

@@ -1,0 +1,31 @@
+// The same training step at every arrangement of the ranks that run a test.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/support/tiny_training.h"
+
+namespace hypermoe {
+
+// The expert degrees that the world allows.
+std::vector<int> Degrees();
+
+// What one layout computed for step 3 of a randomized model.
+struct Outcome {
+  double loss = 0, balance_loss = 0, gradient_norm = 0;
+  NamedTensors gradients;
+  at::Tensor tokens_LN;
+};
+Outcome Compute(const RunConfig& config, const ProcessMesh& mesh);
+
+// |a - b| against |b|, or against 1e-3 where that is smaller.
+double RelativeError(double a, double b);
+
+// Expects every part of the outcomes to agree to `tolerance`; `what` names the layout in failures.
+void ExpectEqual(const Outcome& actual, const Outcome& reference, double tolerance,
+                 const std::string& what);
+
+}  // namespace hypermoe
