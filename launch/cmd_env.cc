@@ -7,7 +7,6 @@
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
-#include <torch/headeronly/version.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -22,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "launch/build_identity.h"
 #include "launch/commands.h"
 #include "launch/distributed_init.h"
 
@@ -45,15 +45,6 @@ std::string Gibibytes(const std::string& kilobytes) {
   const std::vector<std::string> parts = absl::StrSplit(kilobytes, ' ');
   if (!absl::SimpleAtoi(parts[0], &value)) return kilobytes;
   return absl::StrFormat("%.1f GiB", static_cast<double>(value) / (1 << 20));
-}
-
-// What LibTorch itself says that it is; it may be another one than we were compiled against.
-std::string RunningTorch() {
-  const std::string text = at::show_config();
-  const std::string mark = "TORCH_VERSION=";
-  const size_t begin = text.find(mark);
-  if (begin == std::string::npos) return "unknown";
-  return text.substr(begin + mark.size(), text.find(',', begin) - begin - mark.size());
 }
 
 std::string Limit(int resource) {
@@ -86,15 +77,16 @@ std::string Line(absl::string_view key, const std::string& value) {
 std::string DescribePrograms() {
   const std::string protobuf = google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION);
   std::string text;
-  text += Line("compiler", absl::StrCat(__VERSION__, ", C++ ", __cplusplus));
+  text += Line("compiler", CompilerVersion());
   text += Line("glibc", absl::StrCat("compiled ", __GLIBC__, ".", __GLIBC_MINOR__, ", running ",
                                      gnu_get_libc_version()));
-  text += Line("LibTorch", absl::StrCat("compiled ", TORCH_VERSION, ", running ", RunningTorch(),
-                                        " (kernels for ", at::get_cpu_capability(), ")"));
+  text += Line("LibTorch",
+               absl::StrCat(TorchVersions(), " (kernels for ", at::get_cpu_capability(), ")"));
   text += Line("MPI", MpiLibraryVersion());
   text += Line("protobuf", protobuf + " (static)");
   text += Line("Abseil", absl::StrCat(ABSL_LTS_RELEASE_VERSION, ".", ABSL_LTS_RELEASE_PATCH_LEVEL));
   text += Line("CLI11", CLI11_VERSION);
+  text += Line("program", absl::StrCat("hash ", ProgramHash().value_or("unknown")));
   return text;
 }
 

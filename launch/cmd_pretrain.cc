@@ -4,10 +4,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "launch/build_identity.h"
 #include "launch/commands.h"
 #include "parallel/process_mesh.h"
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
+#include "runtime/handshake.h"
 #include "runtime/pretrain.h"
 
 namespace hypermoe {
@@ -28,19 +30,19 @@ absl::StatusOr<RunConfig> ReadConfig(const Arguments& arguments, int world_size)
   return config;
 }
 
-// Ranks on other machines may have found another file under the same name; training would then
-// diverge or hang.
-absl::Status CheckSameConfig(const RunConfig& config, Communicator& world) {
-  const std::vector<std::string> texts = world.AllGatherText(ConfigText(config));
-  for (size_t rank = 1; rank < texts.size(); ++rank) {
-    if (texts[rank] != texts[0]) {
-      return ConfigError(
-          absl::StrCat("rank ", rank,
-                       " has read another configuration than rank 0: give all ranks the same "
-                       "--config file and the same --set options"));
-    }
-  }
-  return absl::OkStatus();
+// Before any rank reads the configuration: another build may understand it otherwise.
+absl::Status CheckSameBuild(Communicator& world) {
+  const absl::StatusOr<std::vector<SharedFact>> facts = BuildFacts();
+  RETURN_IF_ERROR(Agree(world, facts.status()));
+  return CheckAlike(world, *facts);
+}
+
+absl::Status CheckSameRun(const RunConfig& config, int threads, Communicator& world) {
+  return CheckAlike(world,
+                    {{"the configuration", ConfigText(config),
+                      "give all ranks the same --config file and the same --set options"},
+                     {"the number of threads", absl::StrCat(threads),
+                      "set runtime.threads, or give every rank as many cores as the others"}});
 }
 
 int ExpertDegree(const RunConfig& config, int world_size) {
@@ -50,9 +52,9 @@ int ExpertDegree(const RunConfig& config, int world_size) {
 }
 
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
+  RETURN_IF_ERROR(CheckSameBuild(*world));
   absl::StatusOr<RunConfig> config = ReadConfig(arguments, world->size());
   RETURN_IF_ERROR(Agree(*world, config.status()));
-  RETURN_IF_ERROR(CheckSameConfig(*config, *world));
 
   PretrainOptions options;
   options.config = *std::move(config);
@@ -60,6 +62,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   options.resume = arguments.resume == "auto";
   options.stop_at_step = arguments.stop_at_step;
   options.threads = UseThreads(options.config.runtime().threads());
+  RETURN_IF_ERROR(CheckSameRun(options.config, options.threads, *world));
   const int degree = ExpertDegree(options.config, world->size());
   return Pretrain(options, ProcessMesh::Create(world, degree));
 }
@@ -72,9 +75,9 @@ JobBody DefinePretrain(CLI::App& app) {
                  "Configuration as protobuf text (configs/run.proto documents its fields)")
       ->required()
       ->type_name("FILE");
-  app.add_option(
-         "--run_dir", arguments->run_dir,
-         "Folder of the run, made if missing: config.textproto, metrics.jsonl, checkpoints/")
+  app.add_option("--run_dir", arguments->run_dir,
+                 "Folder of the run, made if missing: config.textproto, metrics.jsonl, TensorBoard "
+                 "events, checkpoints/")
       ->required()
       ->type_name("DIR");
   AddSetOption(app, &arguments->overrides,

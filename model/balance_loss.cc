@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bincount.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/one_hot.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -64,6 +65,14 @@ BalanceLoss ComputeBalanceLoss(const std::vector<RoutingResult>& routing, int64_
                                      static_cast<double>(scale.num_micro_batches);
   result.share = share * config.coefficient();
   return result;
+}
+
+at::Tensor RouterZLoss(const std::vector<RoutingResult>& routing, double batch_tokens) {
+  at::Tensor sum = at::zeros({});
+  for (const RoutingResult& layer : routing) {
+    sum = sum + at::logsumexp(layer.logits_TN, 1).pow(2).sum();
+  }
+  return sum / batch_tokens;
 }
 
 }  // namespace hypermoe

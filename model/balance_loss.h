@@ -34,4 +34,9 @@ BalanceLoss ComputeBalanceLoss(const std::vector<RoutingResult>& routing, int64_
                                const BalanceLossConfig& config, const BalanceScale& scale,
                                Communicator& world);
 
+// Router z loss (ST-MoE, arXiv:2202.08906, Eq. 5): this rank's share of the sum over sparse layers
+// of the mean over `batch_tokens` (all tokens of the step's batch) of logsumexp(router logits)^2. A
+// sum over tokens, so it needs no collective. Scalar, differentiable; 0 without sparse layers.
+at::Tensor RouterZLoss(const std::vector<RoutingResult>& routing, double batch_tokens);
+
 }  // namespace hypermoe

@@ -35,16 +35,20 @@ Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, at
   const Init embedding = Init::Normal(model.init_std());
   wte_VD_ = factory.Make("wte.weight", {model.vocab_size(), model.hidden_size()}, embedding);
   wpe_SD_ = factory.Make("wpe.weight", {model.sequence_length(), model.hidden_size()}, embedding);
+  SparseParts sparse;
+  sparse.dispatcher = dispatcher;
+  sparse.adapter_width = hyper.bottleneck_dim();
   if (model.kind() == ModelConfig::hyper) {
-    hyper_ = std::make_unique<HyperNetwork>(hyper, model, sparse_layers_, factory);
+    hyper_ = std::make_unique<HyperNetwork>(hyper, model, sparse_layers_,
+                                            dispatcher->local_experts(), factory);
+    sparse.hyper = hyper_.get();
   }
-  int64_t sparse_index = 0;
   for (int64_t layer = 0; layer < model.num_layers(); ++layer) {
-    SparseBlock sparse;
-    if (std::find(sparse_layers_.begin(), sparse_layers_.end(), layer) != sparse_layers_.end()) {
-      sparse = {true, sparse_index++, dispatcher, hyper_.get()};
-    }
-    blocks_.push_back(std::make_unique<TransformerBlock>(model, layer, sparse, factory));
+    const bool is_sparse =
+        std::find(sparse_layers_.begin(), sparse_layers_.end(), layer) != sparse_layers_.end();
+    blocks_.push_back(
+        std::make_unique<TransformerBlock>(model, layer, is_sparse ? &sparse : nullptr, factory));
+    if (is_sparse) ++sparse.sparse_index;
   }
   ln_f_weight_ = factory.Make("ln_f.weight", {model.hidden_size()}, Init::Constant(1));
   ln_f_bias_ = factory.Make("ln_f.bias", {model.hidden_size()}, Init::Constant(0));

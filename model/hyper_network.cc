@@ -56,10 +56,12 @@ double DownInitBound(const HyperConfig& config, int64_t num_experts, int64_t wid
 }  // namespace
 
 HyperNetwork::HyperNetwork(const HyperConfig& config, const ModelConfig& model,
-                           const std::vector<int64_t>& sparse_layers, ParameterFactory& factory)
+                           const std::vector<int64_t>& sparse_layers, ExpertRange local,
+                           ParameterFactory& factory)
     : config_(config),
       num_experts_(model.num_experts()),
       width_(model.hidden_size()),
+      generated_experts_(at_owner() ? local : ExpertRange{0, num_experts_}),
       sparse_layers_(sparse_layers) {
   const int64_t embedding = config.expert_embedding_dim(), mlp = config.mlp_hidden_dim(),
                 selection = config.selection_embedding_dim(), layer = config.layer_embedding_dim(),
@@ -101,19 +103,21 @@ at::Tensor HyperNetwork::HiddenVectors(const at::Tensor& selection, int64_t spar
 }
 
 void HyperNetwork::Generate() {
-  const at::Tensor unselected_NN = MeanOfUnselected(num_experts_, down_.options());
+  const int64_t experts = generated_experts_.size();
+  const at::Tensor unselected_EN =
+      MeanOfUnselected(num_experts_, down_.options()).narrow(0, generated_experts_.begin, experts);
   std::vector<at::Tensor> hidden;
   for (size_t i = 0; i < layers_.size(); ++i) {
     hidden.push_back(
-        HiddenVectors(SelectionEmbedding(layers_[i], unselected_NN), static_cast<int64_t>(i)));
+        HiddenVectors(SelectionEmbedding(layers_[i], unselected_EN), static_cast<int64_t>(i)));
   }
   const at::Tensor k_MQ = at::cat(hidden);
   const auto num_layers = static_cast<int64_t>(layers_.size());
   const int64_t bottleneck = config_.bottleneck_dim();
   generated_down_LNDA_ =
-      at::linear(k_MQ, down_, down_bias_).view({num_layers, num_experts_, width_, bottleneck});
+      at::linear(k_MQ, down_, down_bias_).view({num_layers, experts, width_, bottleneck});
   generated_up_LNAD_ =
-      at::linear(k_MQ, up_, up_bias_).view({num_layers, num_experts_, bottleneck, width_});
+      at::linear(k_MQ, up_, up_bias_).view({num_layers, experts, bottleneck, width_});
 
   leaf_down_NDA_ = generated_down_LNDA_.detach().unbind(0);
   leaf_up_NAD_ = generated_up_LNAD_.detach().unbind(0);

@@ -30,13 +30,18 @@ namespace hypermoe {
 class HyperNetwork {
  public:
   // sparse_layers: block numbers, ascending; a sparse layer is named below by its index in this
-  // list.
+  // list. local: the experts held here, the only ones to generate for if execution is owner.
+  // Execution auto must have been resolved.
   HyperNetwork(const HyperConfig& config, const ModelConfig& model,
-               const std::vector<int64_t>& sparse_layers, ParameterFactory& factory);
+               const std::vector<int64_t>& sparse_layers, ExpertRange local,
+               ParameterFactory& factory);
+
+  // Whether Apply takes the rows that this rank's experts have received, instead of its own tokens.
+  bool at_owner() const { return config_.execution() == HyperConfig::owner; }
 
   // Output of the HyperExperts for rows grouped by selected expert: sorted_TD holds
-  // rows_per_expert[i] rows for expert i. Generates first if no current HyperExperts are there. x
-  // is the normalised input of the sub-layer.
+  // rows_per_expert[i] rows for expert i (at the owner: for expert local.begin + i). Generates
+  // first if no current HyperExperts are there. x is the normalised input of the sub-layer.
   at::Tensor Apply(const at::Tensor& sorted_TD, const std::vector<int64_t>& rows_per_expert,
                    int64_t sparse_index);
 
@@ -65,6 +70,7 @@ class HyperNetwork {
 
   HyperConfig config_;
   int64_t num_experts_, width_;
+  ExpertRange generated_experts_;  // the experts that this rank generates for
   std::vector<int64_t> sparse_layers_;
   std::vector<LayerParameters> layers_;
   at::Tensor layer_embedding_;         // [blocks, l]
@@ -72,8 +78,8 @@ class HyperNetwork {
   at::Tensor down_, down_bias_;        // [D * A, q], [D * A]
   at::Tensor up_, up_bias_;            // [A * D, q], [A * D]
 
-  // The current HyperExperts: with their graph, and as leaves (views of it) whose gradients are
-  // views of one buffer each.
+  // The current HyperExperts (N: generated_experts_): with their graph, and as leaves (views of it)
+  // whose gradients are views of one buffer each.
   at::Tensor generated_down_LNDA_, generated_up_LNAD_;
   std::vector<at::Tensor> leaf_down_NDA_, leaf_up_NAD_;
   at::Tensor grad_down_LNDA_, grad_up_LNAD_;

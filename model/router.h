@@ -8,6 +8,7 @@
 
 #include <string>
 
+#include "kernels/keyed_random.h"
 #include "model/parameter_factory.h"
 
 namespace hypermoe {
@@ -19,12 +20,20 @@ struct RoutingResult {
   at::Tensor gate_T;        // the chosen expert's probability; differentiable
 };
 
+// Multiplicative noise on what the router sees, in training (arXiv:2101.03961, Sec. 2.2).
+struct RouterNoise {
+  double jitter = 0;  // amplitude; 0: none, and the rest is not looked at
+  RandomKey key;
+  at::Tensor row_ids_B;  // int64: global rows, see KeyedJitter
+};
+
 class Router {
  public:
   // Parameter: prefix + "w_gate" [D,N].
   Router(const std::string& prefix, int64_t width, int64_t num_experts, double init_std,
          ParameterFactory& factory);
-  RoutingResult Forward(const at::Tensor& x_TD) const;
+  // The noise acts on a copy: experts see x_TD itself.
+  RoutingResult Forward(const at::Tensor& x_TD, const RouterNoise& noise) const;
 
  private:
   at::Tensor w_gate_DN_;

@@ -11,7 +11,7 @@
 namespace hypermoe {
 
 TransformerBlock::TransformerBlock(const ModelConfig& config, int64_t layer,
-                                   const SparseBlock& sparse, ParameterFactory& factory)
+                                   const SparseParts* sparse, ParameterFactory& factory)
     : config_(config), layer_(layer) {
   const int64_t width = config.hidden_size(), inner = config.ffn_size();
   const std::string prefix = "h." + std::to_string(layer) + ".";
@@ -27,9 +27,8 @@ TransformerBlock::TransformerBlock(const ModelConfig& config, int64_t layer,
   ln_2_weight_ = factory.Make(prefix + "ln_2.weight", {width}, one);
   ln_2_bias_ = factory.Make(prefix + "ln_2.bias", {width}, zero);
   const std::string mlp = prefix + "mlp.";
-  if (sparse.sparse) {
-    moe_ = std::make_unique<MoeLayer>(mlp, config, sparse.dispatcher, sparse.hyper,
-                                      sparse.sparse_index, factory);
+  if (sparse != nullptr) {
+    moe_ = std::make_unique<MoeLayer>(mlp, config, *sparse, factory);
     return;
   }
   dense_.up_GDF = factory.Make(mlp + "c_fc.weight", {width, inner}, weight);
@@ -50,7 +49,8 @@ at::Tensor TransformerBlock::Forward(const at::Tensor& x_TD, const at::Tensor& r
   const at::Tensor middle_TD =
       x_TD + KeyedDropout(attention_TD, dropout, key.Derive("attention output"), row_ids_B);
   const at::Tensor ffn_TD =
-      FeedForward(at::layer_norm(middle_TD, {width}, ln_2_weight_, ln_2_bias_, epsilon), routing);
+      FeedForward(at::layer_norm(middle_TD, {width}, ln_2_weight_, ln_2_bias_, epsilon), row_ids_B,
+                  mode, routing);
   return middle_TD + KeyedDropout(ffn_TD, dropout, key.Derive("feed-forward output"), row_ids_B);
 }
 
@@ -82,9 +82,16 @@ at::Tensor TransformerBlock::Attention(const at::Tensor& x_TD, const at::Tensor&
                    attn_proj_weight_);
 }
 
-at::Tensor TransformerBlock::FeedForward(const at::Tensor& x_TD,
+at::Tensor TransformerBlock::FeedForward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
+                                         const ForwardMode& mode,
                                          std::vector<RoutingResult>* routing) {
-  if (moe_ != nullptr) return moe_->Forward(x_TD, routing);
+  if (moe_ != nullptr) {
+    RouterNoise noise;
+    noise.jitter = mode.training ? config_.router_jitter() : 0.0;
+    noise.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("router jitter");
+    noise.row_ids_B = row_ids_B;
+    return moe_->Forward(x_TD, noise, routing);
+  }
   const GroupedFfnWeights one_group = {dense_.up_GDF.unsqueeze(0), dense_.up_GF.unsqueeze(0),
                                        dense_.down_GFD.unsqueeze(0), dense_.down_GD.unsqueeze(0)};
   return GroupedFfn(x_TD, {x_TD.size(0)}, one_group, Activation::kGeluTanh);

@@ -16,18 +16,11 @@
 
 namespace hypermoe {
 
-// What makes a block's feed-forward sub-layer sparse; none of it is used in a dense block.
-struct SparseBlock {
-  bool sparse = false;
-  int64_t sparse_index = 0;
-  std::shared_ptr<TokenDispatcher> dispatcher;
-  HyperNetwork* hyper = nullptr;
-};
-
 class TransformerBlock {
  public:
   // Parameters: h.{layer}.ln_1|ln_2.weight|bias, .attn.c_attn|c_proj.weight|bias, .mlp.*.
-  TransformerBlock(const ModelConfig& config, int64_t layer, const SparseBlock& sparse,
+  // `sparse` is null for a dense block.
+  TransformerBlock(const ModelConfig& config, int64_t layer, const SparseParts* sparse,
                    ParameterFactory& factory);
 
   // x_TD holds the tokens of row_ids_B's rows, row by row.
@@ -37,7 +30,8 @@ class TransformerBlock {
  private:
   at::Tensor Attention(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
                        const ForwardMode& mode);
-  at::Tensor FeedForward(const at::Tensor& x_TD, std::vector<RoutingResult>* routing);
+  at::Tensor FeedForward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
+                         const ForwardMode& mode, std::vector<RoutingResult>* routing);
 
   ModelConfig config_;
   int64_t layer_;

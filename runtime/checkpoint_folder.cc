@@ -109,6 +109,32 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& checkpoint)
   return std::move(manifest.info);
 }
 
+absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t newest, int64_t keep) {
+  const std::string parent = CheckpointsFolder(run_dir);
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, FolderNames(parent));
+  std::vector<int64_t> older;
+  for (const std::string& name : names) {
+    const std::optional<int64_t> step = StepOf(name);
+    if (step.has_value() && *step < newest) older.push_back(*step);
+  }
+  const auto kept = static_cast<size_t>(keep - 1);
+  if (older.size() <= kept) return absl::OkStatus();
+  std::sort(older.begin(), older.end());
+  older.resize(older.size() - kept);
+  // The new name first, durably, so that no half of a checkpoint has the name of a whole one.
+  absl::Status first_error;
+  std::vector<std::string> renamed;
+  for (const int64_t step : older) {
+    const CheckpointFolder folder(run_dir, step);
+    const absl::Status status = Rename(folder.path(), folder.temporary());
+    first_error.Update(status);
+    if (status.ok()) renamed.push_back(folder.temporary());
+  }
+  RETURN_IF_ERROR(SyncFolder(parent));
+  for (const std::string& path : renamed) first_error.Update(RemoveTree(path));
+  return first_error;
+}
+
 CheckpointFolder::CheckpointFolder(const std::string& run_dir, int64_t step)
     : parent_(CheckpointsFolder(run_dir)),
       path_(absl::StrFormat("%s/%s%08d", parent_, kPrefix, step)),

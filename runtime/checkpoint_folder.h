@@ -22,6 +22,12 @@ absl::StatusOr<std::string> ResolveCheckpoint(const std::string& path);
 // Reads and checks the manifest. Local.
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& checkpoint);
 
+// Removes the oldest checkpoints of `run_dir` so that `keep` (at least 1) are left of those up to
+// step `newest`, which has just been published and stays, as does one of a later step. Each goes as
+// a whole: one whose removal was interrupted is never read, and the next save cleans up. Goes on
+// after a failure and returns the first. Local.
+absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t newest, int64_t keep);
+
 // The saving of one checkpoint, from its temporary folder to its name. Local, for one rank; others
 // only need temporary().
 class CheckpointFolder {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/config_fields.h"
 #include "runtime/config_loader.h"
+#include "runtime/run_length.h"
 #include "runtime/tokenizer.h"
 
 namespace hypermoe {
@@ -13,6 +14,10 @@ namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
+
+// Of a file of data.train: what RowSchedule can express.
+constexpr double kSmallestShare = 1e-6;
+constexpr int64_t kMaxSteps = 1000000000;
 
 absl::Status CheckModel(const ModelConfig& model) {
   if (model.hidden_size() % model.num_heads() != 0) {
@@ -55,13 +60,59 @@ absl::Status CheckTokenizer(const RunConfig& config) {
   return absl::OkStatus();
 }
 
-// The first difference below `path`, as an error; absent fields count as their defaults.
+absl::Status CheckTrainFiles(const DataConfig& data) {
+  double sum = 0;
+  for (const TrainFile& file : data.train()) sum += file.weight();
+  std::set<std::string> seen;
+  for (const TrainFile& file : data.train()) {
+    if (file.prefix().empty()) {
+      return ConfigError(
+          "data.train has an entry without a prefix: name the token file, such as train { prefix: "
+          "\"data/mine\" }");
+    }
+    if (!seen.insert(file.prefix()).second) {
+      return ConfigError(absl::StrCat("data.train names ", file.prefix(),
+                                      " twice: name it once, with the sum of the weights"));
+    }
+    if (file.weight() < kSmallestShare * sum) {
+      return ConfigError(absl::StrCat("data.train: the weight of ", file.prefix(), " (",
+                                      file.weight(), ") is less than a millionth of all (", sum,
+                                      "): raise it, or leave the file out"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLength(const RunConfig& config) {
+  const TrainConfig& train = config.train();
+  if ((train.steps() > 0) == (train.tokens() > 0)) {
+    return ConfigError(absl::StrCat("train.steps (", train.steps(), ") and train.tokens (",
+                                    train.tokens(), ") are ",
+                                    train.steps() > 0 ? "both set" : "both 0",
+                                    ": set exactly one of them above 0, and the other to 0"));
+  }
+  const int64_t steps = TotalSteps(config);
+  if (steps > kMaxSteps) {
+    return ConfigError(absl::StrCat("train.tokens (", train.tokens(), ") are ", steps, " steps of ",
+                                    BatchTokens(config), " tokens, but a run has at most ",
+                                    kMaxSteps, ": lower it, or raise train.batch_size"));
+  }
+  if (config.optimizer().warmup_steps() > steps) {
+    return ConfigError(absl::StrCat(
+        "optimizer.warmup_steps (", config.optimizer().warmup_steps(), ") must be at most ",
+        train.steps() > 0 ? "train.steps (" : "the steps of train.tokens (", steps,
+        "): change either"));
+  }
+  return absl::OkStatus();
+}
+
+// The first difference below `path`, as an error.
 absl::Status CompareFields(const Message& before, const Message& now, const std::string& path,
                            const std::string& run_dir) {
   for (int i = 0; i < before.GetDescriptor()->field_count(); ++i) {
     const FieldDescriptor& field = *before.GetDescriptor()->field(i);
     const std::string field_path = JoinPath(path, field.name());
-    if (field.message_type() != nullptr) {
+    if (field.message_type() != nullptr && !field.is_repeated()) {
       RETURN_IF_ERROR(CompareFields(before.GetReflection()->GetMessage(before, &field),
                                     now.GetReflection()->GetMessage(now, &field), field_path,
                                     run_dir));
@@ -83,6 +134,7 @@ absl::Status CompareFields(const Message& before, const Message& now, const std:
 absl::Status ValidateConfig(const RunConfig& config) {
   RETURN_IF_ERROR(CheckModel(config.model()));
   RETURN_IF_ERROR(CheckTokenizer(config));
+  RETURN_IF_ERROR(CheckTrainFiles(config.data()));
   const TrainConfig& train = config.train();
   if (train.micro_batches() > train.batch_size()) {
     return ConfigError(absl::StrCat("train.micro_batches (", train.micro_batches(),
@@ -95,11 +147,7 @@ absl::Status ValidateConfig(const RunConfig& config) {
                                     ") must be at most optimizer.learning_rate (",
                                     optimizer.learning_rate(), "): change either"));
   }
-  if (optimizer.warmup_steps() > train.steps()) {
-    return ConfigError(absl::StrCat("optimizer.warmup_steps (", optimizer.warmup_steps(),
-                                    ") must be at most train.steps (", train.steps(),
-                                    "): change either"));
-  }
+  RETURN_IF_ERROR(CheckLength(config));
   if (config.mesh().device() == MeshConfig::cuda) {
     return ConfigError(
         "mesh.device is cuda, but this build has no CUDA support: set mesh.device=cpu");
@@ -109,7 +157,11 @@ absl::Status ValidateConfig(const RunConfig& config) {
 
 absl::Status CheckResumable(const RunConfig& before, const RunConfig& now,
                             const std::string& run_dir) {
-  return CompareFields(before, now, "", run_dir);
+  // Absent fields count as their defaults, in the sections of lists too.
+  RunConfig complete_before = before, complete_now = now;
+  FillDefaults(&complete_before);
+  FillDefaults(&complete_now);
+  return CompareFields(complete_before, complete_now, "", run_dir);
 }
 
 }  // namespace hypermoe

@@ -188,15 +188,17 @@ std::string AllowedText(const FieldDescriptor& field) {
 }
 
 std::string ValueText(const Message& message, const FieldDescriptor& field) {
+  google::protobuf::TextFormat::Printer printer;
+  printer.SetSingleLineMode(true);
   std::string text;
   if (!field.is_repeated()) {
-    google::protobuf::TextFormat::PrintFieldValueToString(message, &field, -1, &text);
+    printer.PrintFieldValueToString(message, &field, -1, &text);
     return text;
   }
   std::vector<std::string> items(message.GetReflection()->FieldSize(message, &field));
   for (size_t i = 0; i < items.size(); ++i) {
-    google::protobuf::TextFormat::PrintFieldValueToString(message, &field, static_cast<int>(i),
-                                                          &items[i]);
+    printer.PrintFieldValueToString(message, &field, static_cast<int>(i), &items[i]);
+    if (field.message_type() != nullptr) items[i] = absl::StrCat("{ ", items[i], "}");
   }
   return absl::StrCat("[", absl::StrJoin(items, ", "), "]");
 }
@@ -208,12 +210,14 @@ absl::Status CheckRanges(const Message& message, const std::string& path,
   get.ListFields(message, &fields);
   for (const FieldDescriptor* field : fields) {
     const std::string field_path = JoinPath(path, field->name());
-    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      RETURN_IF_ERROR(CheckRanges(get.GetMessage(message, field), field_path, source));
-      continue;
-    }
     const int count = field->is_repeated() ? get.FieldSize(message, field) : 1;
     for (int i = 0; i < count; ++i) {
+      if (field->message_type() != nullptr) {
+        const Message& section = field->is_repeated() ? get.GetRepeatedMessage(message, field, i)
+                                                      : get.GetMessage(message, field);
+        RETURN_IF_ERROR(CheckRanges(section, field_path, source));
+        continue;
+      }
       if (!InRange(NumberAt(message, *field, i), *field)) {
         return ConfigError(absl::StrCat(source, ": '", field_path, "' is ",
                                         ValueText(message, *field), ", allowed is ",
@@ -228,7 +232,12 @@ void FillDefaults(Message* message) {
   const Reflection& get = *message->GetReflection();
   for (int i = 0; i < message->GetDescriptor()->field_count(); ++i) {
     const FieldDescriptor& field = *message->GetDescriptor()->field(i);
-    if (field.is_repeated()) continue;
+    if (field.is_repeated()) {
+      const int count = field.message_type() != nullptr ? get.FieldSize(*message, &field) : 0;
+      for (int item = 0; item < count; ++item)
+        FillDefaults(get.MutableRepeatedMessage(message, &field, item));
+      continue;
+    }
     // A section that is there may still lack fields.
     if (field.message_type() != nullptr || !get.HasField(*message, &field))
       FillDefault(message, field);

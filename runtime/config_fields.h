@@ -28,7 +28,8 @@ std::string UnknownEnumText(const std::string& path, const google::protobuf::Fie
 // moe, hyper", "text".
 std::string AllowedText(const google::protobuf::FieldDescriptor& field);
 
-// The value of `field` as it stands in a config: 4, "data/mine", hyper, [1, 3].
+// The value of `field` as it stands in a config: 4, "data/mine", hyper, [1, 3],
+// [{ prefix: "a" weight: 2 }].
 std::string ValueText(const google::protobuf::Message& message,
                       const google::protobuf::FieldDescriptor& field);
 
@@ -37,7 +38,8 @@ std::string ValueText(const google::protobuf::Message& message,
 absl::Status CheckRanges(const google::protobuf::Message& message, const std::string& path,
                          const std::string& source);
 
-// Sets every absent field to its default and every absent section to one of defaults.
+// Sets every absent field to its default and every absent section to one of defaults, in the
+// sections of lists too.
 void FillDefaults(google::protobuf::Message* message);
 
 // "a.b" of "a" and "b", "b" of "" and "b".

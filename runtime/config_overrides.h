@@ -9,8 +9,10 @@
 namespace hypermoe {
 
 // Applies one "path=value". Text is taken as it stands, '=' and all; a repeated field is replaced
-// by the values between commas ("" empties it); everything else is read as in a config file. The
-// value must be within the field's range.
+// by the values between commas ("" empties it); everything else is read as in a config file. An
+// item of a list of sections (data.train) is the value of the section's first field, or
+// FIRST:SECOND; a first value that itself contains ',' or ':' can only be given in a config file.
+// The value must be within the field's range.
 absl::Status ApplyOverride(const std::string& assignment, RunConfig* config);
 
 }  // namespace hypermoe

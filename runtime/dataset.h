@@ -5,9 +5,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "configs/run.pb.h"
 #include "model/batch.h"
+#include "parallel/process_mesh.h"
+#include "runtime/row_schedule.h"
 #include "runtime/status.h"
 #include "runtime/token_file.h"
 
@@ -24,53 +27,79 @@ struct TokenRange {
 // All of a token file, every id below `vocab_size`.
 absl::StatusOr<TokenRange> OpenTokens(const std::string& prefix, int64_t vocab_size);
 
-struct Splits {
-  TokenRange train;
-  TokenRange validation;
-  std::string fingerprint;  // of the files and how they were split
+// A file to train on, drawn in proportion to its weight.
+struct WeightedTokens {
+  TokenRange tokens;
+  double weight = 1;
 };
 
-// Opens data.train and data.validation, or splits the first: its last floor(validation_fraction *
-// tokens) tokens are validation. Errors: missing data.train, an id not below vocab_size, too few
-// tokens for one training row of sequence_length or for one validation prediction.
+struct Splits {
+  std::vector<WeightedTokens> train;
+  std::vector<TokenRange> validation;
+  std::string fingerprint;  // of all files, their order and weights, and how they were split
+};
+
+// Opens data.train and data.validation. Without the second, the last floor(validation_fraction *
+// tokens) tokens of each file of the first are validation. Errors: no data.train, an id not below
+// vocab_size, too few tokens in a file for one training row of sequence_length, or in all for one
+// validation prediction.
 absl::StatusOr<Splits> OpenSplits(const DataConfig& config, const ModelConfig& model);
 
-// Training rows. Row r of all time (r = step * batch_size + row) is in epoch e = r / W of W windows
-// of sequence_length + 1 tokens (neighbours share one). An epoch visits every window once, in an
-// order that is a keyed bijection of (seed, epoch), after shifting all windows by a keyed offset
-// below sequence_length. W = floor(tokens / sequence_length) - 1, at least 1, so that they fit at
-// every offset (a single window may have fewer offsets). Nothing is stored: the position is the
-// step.
+int64_t NumTokens(const std::vector<WeightedTokens>& files);
+
+// Training rows. Row r of all time (r = step * batch_size + row) comes from the file, and is the
+// file's own k-th row, that a RowSchedule of the weights says. It is in the file's epoch e = k / W
+// of W windows of sequence_length + 1 tokens (neighbours share one). An epoch visits every window
+// once, in an order that is a keyed bijection of (seed, file, epoch), after shifting all windows by
+// a keyed offset below sequence_length. W = floor(tokens / sequence_length) - 1, at least 1, so
+// that they fit at every offset (a single window may have fewer offsets). Nothing is stored: the
+// position is the step.
+//
+// Windows run across documents, which a token file holds one after the other, each closed by the
+// tokenizer's end-of-text id: a row may hold the end of one, that id, and the start of the next.
+// The model attends across it. Rows(), WindowOf() may be called from several threads.
 class TrainingRows {
  public:
-  // At least sequence_length + 1 tokens.
-  TrainingRows(TokenRange tokens, int64_t sequence_length, int64_t batch_size, uint64_t seed);
+  // Where a row comes from.
+  struct Window {
+    int64_t file = 0;
+    int64_t epoch = 0;  // of the file
+    int64_t first = 0;  // its first token, within the file's range
+  };
+
+  // At least one file, each of at least sequence_length + 1 tokens; weights as for RowSchedule.
+  TrainingRows(std::vector<WeightedTokens> files, int64_t sequence_length, int64_t batch_size,
+               uint64_t seed);
   // Rows [row_begin, row_end) of the global batch of `step` (from 0).
   Batch Rows(int64_t step, int64_t row_begin, int64_t row_end) const;
-  // The first token of row r's window, within the range: for tests of the order.
-  int64_t WindowStart(int64_t r) const;
+  Window WindowOf(int64_t r) const;
+  // W of a file.
+  int64_t WindowsPerEpoch(int64_t file) const;
 
  private:
-  TokenRange tokens_;
+  std::vector<WeightedTokens> files_;
+  std::shared_ptr<const RowSchedule> schedule_;
   int64_t sequence_length_, batch_size_;
   uint64_t seed_;
 };
 
-// Validation windows: each token of the range is predicted exactly once (the first one too where
-// the file has a token before the range to predict it from). The last window is filled up with
-// ignored labels.
+// The rows of the global batch that `rank` of `world_size` works on in a micro-batch: micro-batch i
+// is a fixed set of rows, cut over the ranks afterwards. May be empty.
+RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank);
+
+// Validation windows: each token of the ranges is predicted exactly once (the first one of a range
+// too where its file has a token before to predict it from). A range's last window is filled up
+// with ignored labels, so that no window holds two ranges.
 class ValidationWindows {
  public:
-  ValidationWindows(TokenRange tokens, int64_t sequence_length);
+  ValidationWindows(std::vector<TokenRange> ranges, int64_t sequence_length);
   int64_t size() const;
   int64_t num_predictions() const;  // labels that count, over all windows
   // Windows begin, begin + stride, ... below end, as rows; row ids are the windows' numbers.
   Batch Windows(int64_t begin, int64_t end, int64_t stride = 1) const;
 
  private:
-  int64_t FirstPredicted() const;  // token of the file
-
-  TokenRange tokens_;
+  std::vector<TokenRange> ranges_;
   int64_t sequence_length_;
 };
 

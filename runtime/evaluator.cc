@@ -1,6 +1,8 @@
 #include "runtime/evaluator.h"
 
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "runtime/agreement.h"
 #include "runtime/dataset.h"
@@ -12,9 +14,13 @@ namespace {
 
 // The tokens to look at: of the run's own validation, checked to be the ones it was trained with,
 // or a file's.
-absl::StatusOr<TokenRange> OpenRange(const EvaluateOptions& options, const CheckpointInfo& info) {
+absl::StatusOr<std::vector<TokenRange>> OpenRanges(const EvaluateOptions& options,
+                                                   const CheckpointInfo& info) {
   const RunConfig& config = info.config;
-  if (!options.data.empty()) return OpenTokens(options.data, config.model().vocab_size());
+  if (!options.data.empty()) {
+    ASSIGN_OR_RETURN(TokenRange tokens, OpenTokens(options.data, config.model().vocab_size()));
+    return std::vector<TokenRange>{std::move(tokens)};
+  }
   ASSIGN_OR_RETURN(const Splits splits, OpenSplits(config.data(), config.model()));
   if (splits.fingerprint != info.data_fingerprint) {
     return DataError(
@@ -30,10 +36,10 @@ absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,
                                         std::shared_ptr<Communicator> world, int expert_parallel) {
   ASSIGN_OR_RETURN(const LoadedModel loaded,
                    LoadModel(options.checkpoint, options.dtype, world, expert_parallel));
-  const absl::StatusOr<TokenRange> range = OpenRange(options, loaded.info);
-  RETURN_IF_ERROR(Agree(*world, range.status()));
+  const absl::StatusOr<std::vector<TokenRange>> ranges = OpenRanges(options, loaded.info);
+  RETURN_IF_ERROR(Agree(*world, ranges.status()));
   const RunConfig& config = loaded.info.config;
-  const ValidationWindows windows(*range, config.model().sequence_length());
+  const ValidationWindows windows(*ranges, config.model().sequence_length());
   if (windows.num_predictions() == 0) {
     return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
   }

@@ -64,6 +64,15 @@ absl::Status SyncFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
+absl::Status WriteAll(int descriptor, const std::string& path, const std::string& text) {
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t written = write(descriptor, text.data() + done, text.size() - done);
+    if (written < 0 && errno != EINTR) return ErrnoError(path, "write", errno);
+    if (written > 0) done += static_cast<size_t>(written);
+  }
+  return absl::OkStatus();
+}
+
 FileDigest DigestOf(const void* data, size_t size) {
   const XXH128_hash_t hash = XXH3_128bits(data, size);
   return {static_cast<int64_t>(size), absl::StrFormat("%016x%016x", hash.high64, hash.low64)};

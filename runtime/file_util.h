@@ -24,6 +24,10 @@ absl::Status SyncFolder(const std::string& path);
 // The folder that holds `path`: "." for a bare name.
 std::string ParentFolder(const std::string& path);
 
+// Writes all of `text` to an open file, in whatever pieces the system takes it; `path` names it in
+// errors.
+absl::Status WriteAll(int descriptor, const std::string& path, const std::string& text);
+
 // Size and XXH3-128 (32 hex digits) of a file's content.
 struct FileDigest {
   int64_t bytes = 0;

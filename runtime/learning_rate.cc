@@ -13,7 +13,18 @@ double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps) 
   const int64_t span = std::max<int64_t>(1, steps - 1 - warmup);
   const double progress =
       std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(span));
-  return low + 0.5 * (peak - low) * (1.0 + std::cos(std::numbers::pi * progress));
+  switch (config.schedule()) {
+    case OptimizerConfig::cosine:
+      return low + 0.5 * (peak - low) * (1.0 + std::cos(std::numbers::pi * progress));
+    case OptimizerConfig::linear:
+      return low + (peak - low) * (1.0 - progress);
+    case OptimizerConfig::inverse_sqrt:
+      return std::max(
+          low, peak * std::sqrt(static_cast<double>(warmup + 1) / static_cast<double>(step + 1)));
+    case OptimizerConfig::constant:
+      break;
+  }
+  return peak;
 }
 
 }  // namespace hypermoe

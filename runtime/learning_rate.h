@@ -1,4 +1,4 @@
-// The learning rate of each step: linear warm-up, then a cosine.
+// The learning rate of each step: linear warm-up, then a schedule.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,13 @@
 
 namespace hypermoe {
 
-// Rate of step `step` (from 0) of `steps`: peak (step + 1) / (warmup + 1) during warm-up, then half
-// a cosine from the peak to min_learning_rate, which the last step has.
+// Rate of step s = `step` (from 0) of `steps`, with W = warmup_steps:
+//   s < W  peak (s + 1) / (W + 1); then, with p = (s - W) / (steps - 1 - W), held within [0, 1],
+//   cosine        min + (peak - min) (1 + cos(pi p)) / 2
+//   linear        min + (peak - min) (1 - p)
+//   inverse_sqrt  max(min, peak sqrt((W + 1) / (s + 1))): with the warm-up, Vaswani et al.
+//                 (arXiv:1706.03762), Eq. (3), scaled to the peak, for their steps s + 1 and W + 1
+//   constant      peak
 double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps);
 
 }  // namespace hypermoe

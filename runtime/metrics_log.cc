@@ -60,16 +60,6 @@ absl::Status ReplaceByEarlierLines(const std::string& path, int64_t last_step) {
   return SyncFolder(ParentFolder(path));
 }
 
-// All of `text`, in whatever pieces the system takes it.
-absl::Status WriteAll(const FileHandle& file, const std::string& path, absl::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = write(file.get(), text.data(), text.size());
-    if (written < 0 && errno != EINTR) return ErrnoError(path, "write", errno);
-    if (written > 0) text.remove_prefix(static_cast<size_t>(written));
-  }
-  return absl::OkStatus();
-}
-
 class AppendingLog : public MetricsLog {
  public:
   AppendingLog(std::string path, FileHandle file)
@@ -82,7 +72,7 @@ class AppendingLog : public MetricsLog {
     }
     // One write a line: a reader that follows the file sees whole lines.
     const std::string text = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-    return WriteAll(file_, path_, text);
+    return WriteAll(file_.get(), path_, text);
   }
 
   const std::string& path() const override { return path_; }

@@ -87,7 +87,10 @@ class Preparation {
  public:
   Preparation(const PrepareOptions& options, const Tokenizer& tokenizer, TokenFileWriter& writer,
               ByteProgress& progress)
-      : tokenizer_(tokenizer), writer_(writer), progress_(progress) {
+      : tokenizer_(tokenizer),
+        encoder_(tokenizer.NewEncoder()),
+        writer_(writer),
+        progress_(progress) {
     reader_options_.skip_bad = options.skip_bad_text;
     reader_options_.text_field = options.text_field;
   }
@@ -100,8 +103,11 @@ class Preparation {
       ASSIGN_OR_RETURN(const std::optional<TextPiece> piece, reader->Next());
       if (!piece) break;
       ids_.clear();
-      tokenizer_.Encode(piece->text, &ids_);
-      if (piece->ends_document) ids_.push_back(tokenizer_.end_of_text());
+      encoder_->Write(piece->text, &ids_);
+      if (piece->ends_document) {
+        encoder_->Finish(&ids_);
+        ids_.push_back(tokenizer_.end_of_text());
+      }
       RETURN_IF_ERROR(writer_.Append(ids_));
       result_.tokens += static_cast<int64_t>(ids_.size());
       if (piece->ends_document) {
@@ -128,6 +134,7 @@ class Preparation {
 
  private:
   const Tokenizer& tokenizer_;
+  const std::unique_ptr<TextEncoder> encoder_;
   TokenFileWriter& writer_;
   ByteProgress& progress_;
   TextReaderOptions reader_options_;

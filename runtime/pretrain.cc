@@ -14,43 +14,19 @@
 #include "runtime/checkpoint.h"
 #include "runtime/config_loader.h"
 #include "runtime/dataset.h"
+#include "runtime/decay_groups.h"
+#include "runtime/event_file.h"
 #include "runtime/file_util.h"
+#include "runtime/handshake.h"
 #include "runtime/hashed_file.h"
 #include "runtime/metrics_log.h"
 #include "runtime/progress.h"
+#include "runtime/run_length.h"
+#include "runtime/train_line.h"
 #include "runtime/trainer.h"
 
 namespace hypermoe {
 namespace {
-
-nlohmann::json TrainLine(int64_t step, int64_t tokens, double tokens_per_second,
-                         const StepResult& result) {
-  nlohmann::json load = nlohmann::json::array();
-  for (int64_t layer = 0; layer < result.tokens_LN.size(0); ++layer) {
-    const at::Tensor tokens_N = result.tokens_LN.select(0, layer).contiguous();
-    const int64_t* data = tokens_N.const_data_ptr<int64_t>();
-    load.push_back(std::vector<int64_t>(data, data + tokens_N.numel()));
-  }
-  const StepSeconds& s = result.seconds;
-  return {{"kind", "train"},
-          {"step", step},
-          {"tokens", tokens},
-          {"loss", result.loss},
-          {"balance_loss", result.balance_loss},
-          {"grad_norm", result.gradient_norm},
-          {"learning_rate", result.learning_rate},
-          {"tokens_per_second", tokens_per_second},
-          {"seconds",
-           {{"data", s.data},
-            {"forward", s.forward},
-            {"backward", s.backward},
-            {"reduce", s.reduce},
-            {"optimizer", s.optimizer},
-            {"all_to_all", s.all_to_all}}},
-          {"expert_load", load},
-          {"expert_load_max_over_mean", result.LoadMaxOverMean()},
-          {"bytes_sent", static_cast<int64_t>(result.bytes_sent)}};
-}
 
 bool IsDue(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
@@ -68,9 +44,9 @@ class Run {
     RETURN_IF_ERROR(Open());
     RETURN_IF_ERROR(Resume());
     RETURN_IF_ERROR(Agree(*mesh_.world, OpenFolder()));
-    for (int64_t step = start_; step < config_.train().steps(); ++step) {
+    for (int64_t step = start_; step < TotalSteps(config_); ++step) {
       RETURN_IF_ERROR(Step(step));
-      const bool stop = step + 1 == options_.stop_at_step && step + 1 < config_.train().steps();
+      const bool stop = step + 1 == options_.stop_at_step && step + 1 < TotalSteps(config_);
       if (stop) return StopHere(step + 1);
     }
     return Finish();
@@ -88,9 +64,6 @@ class Run {
   absl::Status Finish();
   void Report(int64_t steps_taken, const StepResult& result, double seconds);
   void Log(const nlohmann::json& line);
-  int64_t BatchTokens() const {
-    return int64_t{config_.train().batch_size()} * config_.model().sequence_length();
-  }
 
   const PretrainOptions& options_;
   const RunConfig& config_;
@@ -100,6 +73,7 @@ class Run {
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<ValidationWindows> windows_;
   std::unique_ptr<MetricsLog> metrics_;     // rank 0
+  std::unique_ptr<EventFile> events_;       // rank 0 of a run that is not complete
   std::unique_ptr<ProgressLine> progress_;  // rank 0
   absl::Status log_status_;                 // of rank 0's writes
   int64_t start_ = 0;                       // steps taken before this process
@@ -112,7 +86,10 @@ absl::Status Run::Open() {
   absl::StatusOr<Splits> splits = OpenSplits(config_.data(), config_.model());
   RETURN_IF_ERROR(Agree(*mesh_.world, splits.status()));
   splits_ = *std::move(splits);
+  RETURN_IF_ERROR(CheckAlike(
+      *mesh_.world, {{"the data", splits_.fingerprint, "give all machines the same token files"}}));
   trainer_ = std::make_unique<Trainer>(config_, mesh_, splits_.train);
+  RETURN_IF_ERROR(CheckNoDecay(config_.optimizer(), trainer_->model().parameters()));
   windows_ =
       std::make_unique<ValidationWindows>(splits_.validation, config_.model().sequence_length());
   return absl::OkStatus();
@@ -176,6 +153,9 @@ absl::Status Run::OpenFolder() {
   RETURN_IF_ERROR(CreateFolders(options_.run_dir));
   RETURN_IF_ERROR(WriteFileDurably(options_.run_dir + "/config.textproto", ConfigText(config_)));
   ASSIGN_OR_RETURN(metrics_, MetricsLog::Open(options_.run_dir, start_));
+  if (start_ < TotalSteps(config_)) {
+    ASSIGN_OR_RETURN(events_, EventFile::Create(options_.run_dir, start_ + 1));
+  }
   progress_ = std::make_unique<ProgressLine>(stderr);
   int64_t parameters = 0;
   for (const FlatBuffer& buffer : trainer_->buffers()) {
@@ -190,7 +170,16 @@ absl::Status Run::OpenFolder() {
   progress_->Note(absl::StrFormat(
       "%s: %d parameters, %d ranks, expert degree %d, %d threads a rank, %d training tokens",
       ModelConfig::Kind_Name(config_.model().kind()), parameters, mesh_.world->size(),
-      mesh_.expert->size(), options_.threads, splits_.train.size()));
+      mesh_.expert->size(), options_.threads, NumTokens(splits_.train)));
+  if (config_.model().kind() == ModelConfig::hyper) {
+    const HyperConfig::Execution execution = ResolveExecution(config_, mesh_);
+    progress_->Note(
+        absl::StrCat("HyperExperts: execution ",
+                     execution == HyperConfig::owner    ? "owner"
+                     : execution == HyperConfig::source ? "source"
+                                                        : "per_token",
+                     config_.hyper().execution() == HyperConfig::auto_ ? " (chosen by auto)" : ""));
+  }
   return absl::OkStatus();
 }
 
@@ -207,7 +196,7 @@ absl::Status Run::Step(int64_t step) {
                         taken, result.loss, result.gradient_norm));
   }
   Report(taken, result, seconds.count());
-  const bool last = taken == config_.train().steps();
+  const bool last = taken == TotalSteps(config_);
   if (!last && IsDue(config_.train().validation_every(), taken)) {
     RETURN_IF_ERROR(Validate(taken, config_.train().validation_windows()));
   }
@@ -217,17 +206,17 @@ absl::Status Run::Step(int64_t step) {
 
 void Run::Report(int64_t steps_taken, const StepResult& result, double seconds) {
   if (!first_rank_) return;
-  const double tokens_per_second = static_cast<double>(BatchTokens()) / seconds;
-  Log(TrainLine(steps_taken, steps_taken * BatchTokens(), tokens_per_second, result));
+  const double tokens_per_second = static_cast<double>(BatchTokens(config_)) / seconds;
+  Log(TrainLine(steps_taken, steps_taken * BatchTokens(config_), tokens_per_second, result));
   smooth_step_seconds_ =
       smooth_step_seconds_ == 0 ? seconds : 0.95 * smooth_step_seconds_ + 0.05 * seconds;
   ProgressSample sample;
   sample.step = steps_taken;
-  sample.steps = config_.train().steps();
+  sample.steps = TotalSteps(config_);
   sample.loss = result.loss;
   sample.validation_loss = validation_loss_;
   sample.gradient_norm = result.gradient_norm;
-  sample.tokens_per_second = static_cast<double>(BatchTokens()) / smooth_step_seconds_;
+  sample.tokens_per_second = static_cast<double>(BatchTokens(config_)) / smooth_step_seconds_;
   sample.load_max_over_mean = result.LoadMaxOverMean();
   sample.all_to_all_share = result.seconds.all_to_all / result.seconds.total();
   sample.seconds_left = smooth_step_seconds_ * static_cast<double>(sample.steps - steps_taken);
@@ -236,6 +225,7 @@ void Run::Report(int64_t steps_taken, const StepResult& result, double seconds) 
 
 void Run::Log(const nlohmann::json& line) {
   if (first_rank_ && log_status_.ok()) log_status_ = metrics_->Write(line);
+  if (first_rank_ && log_status_.ok()) log_status_ = events_->Write(line);
 }
 
 absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
@@ -263,6 +253,12 @@ absl::Status Run::Save(int64_t steps_taken) {
   RETURN_IF_ERROR(
       SaveCheckpoint(options_.run_dir, info, trainer_->buffers(), trainer_->optimizer(), mesh_));
   saved_ = steps_taken;
+  if (!first_rank_ || config_.checkpoint().keep() == 0) return absl::OkStatus();
+  const absl::Status removed =
+      RemoveOldCheckpoints(options_.run_dir, steps_taken, config_.checkpoint().keep());
+  if (!removed.ok()) {
+    progress_->Note(absl::StrCat("warning: old checkpoints stay: ", removed.message()));
+  }
   return absl::OkStatus();
 }
 
@@ -276,8 +272,8 @@ absl::Status Run::StopHere(int64_t steps_taken) {
 
 absl::Status Run::Finish() {
   // In this order everywhere: a checkpoint says that all lines up to its step have been written.
-  RETURN_IF_ERROR(Validate(config_.train().steps(), 0));
-  RETURN_IF_ERROR(Save(config_.train().steps()));
+  RETURN_IF_ERROR(Validate(TotalSteps(config_), 0));
+  RETURN_IF_ERROR(Save(TotalSteps(config_)));
   progress_.reset();
   const absl::StatusOr<std::string> checkpoint = ResolveCheckpoint(options_.run_dir);
   RETURN_IF_ERROR(Agree(*mesh_.world, checkpoint.status()));

@@ -3,25 +3,33 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "runtime/gpt2_tokenizer.h"
 #include "runtime/nearest_name.h"
 
 namespace hypermoe {
 namespace {
 
 constexpr int32_t kByteEndOfText = 256;
+constexpr std::string_view kGpt2Prefix = "gpt2:";
+
+class ByteEncoder : public TextEncoder {
+ public:
+  void Write(std::string_view piece, std::vector<int32_t>* ids) override {
+    const size_t before = ids->size();
+    ids->resize(before + piece.size());
+    std::transform(
+        piece.begin(), piece.end(), ids->begin() + static_cast<std::ptrdiff_t>(before),
+        [](char byte) { return static_cast<int32_t>(static_cast<unsigned char>(byte)); });
+  }
+  void Finish(std::vector<int32_t>*) override {}
+};
 
 class ByteTokenizer : public Tokenizer {
  public:
   int64_t vocab_size() const override { return kByteEndOfText + 1; }
   int32_t end_of_text() const override { return kByteEndOfText; }
-
-  void Encode(std::string_view text, std::vector<int32_t>* ids) const override {
-    const size_t before = ids->size();
-    ids->resize(before + text.size());
-    std::transform(
-        text.begin(), text.end(), ids->begin() + static_cast<std::ptrdiff_t>(before),
-        [](char byte) { return static_cast<int32_t>(static_cast<unsigned char>(byte)); });
+  std::unique_ptr<TextEncoder> NewEncoder() const override {
+    return std::make_unique<ByteEncoder>();
   }
 
   absl::StatusOr<std::string> Decode(absl::Span<const int64_t> ids) const override {
@@ -39,12 +47,25 @@ class ByteTokenizer : public Tokenizer {
 
 }  // namespace
 
+void Tokenizer::Encode(std::string_view text, std::vector<int32_t>* ids) const {
+  const std::unique_ptr<TextEncoder> encoder = NewEncoder();
+  encoder->Write(text, ids);
+  encoder->Finish(ids);
+}
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const std::string& name) {
-  static const std::vector<std::string> known = {"byte"};
-  if (name == known[0]) return std::make_unique<ByteTokenizer>();
-  return UsageError(absl::StrCat("unknown tokenizer '", name, "': known are ",
-                                 absl::StrJoin(known, ", "), "; did you mean '",
-                                 NearestName(name, known), "'?"));
+  if (name == "byte") return std::make_unique<ByteTokenizer>();
+  if (name.starts_with(kGpt2Prefix) && name.size() > kGpt2Prefix.size()) {
+    return MakeGpt2Tokenizer(name.substr(kGpt2Prefix.size()));
+  }
+  if (name == "gpt2" || name == kGpt2Prefix) {
+    return UsageError(absl::StrCat("the tokenizer '", name,
+                                   "' names no vocabulary: give gpt2:DIR, where the folder DIR "
+                                   "holds vocab.json and merges.txt"));
+  }
+  return UsageError(absl::StrCat("unknown tokenizer '", name,
+                                 "': known are byte, gpt2:DIR; did you mean '",
+                                 NearestName(name, {"byte", "gpt2:DIR"}), "'?"));
 }
 
 }  // namespace hypermoe

@@ -12,6 +12,18 @@
 
 namespace hypermoe {
 
+// Encodes one text after another, each given in pieces that may be cut anywhere, within a character
+// too: the ids do not depend on the cuts. What more text could still change is held back. For one
+// thread; the tokenizer must outlive it.
+class TextEncoder {
+ public:
+  virtual ~TextEncoder() = default;
+  // Appends to `ids` what is certain so far.
+  virtual void Write(std::string_view piece, std::vector<int32_t>* ids) = 0;
+  // Appends what was held back; the next piece begins another text.
+  virtual void Finish(std::vector<int32_t>* ids) = 0;
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -19,14 +31,18 @@ class Tokenizer {
   virtual int64_t vocab_size() const = 0;
   // Stands after every document; no text encodes to it.
   virtual int32_t end_of_text() const = 0;
-  // Appends the ids of `text` to `ids`.
-  virtual void Encode(std::string_view text, std::vector<int32_t>* ids) const = 0;
+  virtual std::unique_ptr<TextEncoder> NewEncoder() const = 0;
   // The inverse; end_of_text becomes nothing. The bytes need not be whole characters. An id that
   // the tokenizer does not know (a model's vocabulary may be larger) is DataError.
   virtual absl::StatusOr<std::string> Decode(absl::Span<const int64_t> ids) const = 0;
+
+  // Appends the ids of a whole text to `ids`. Any bytes are a text, ill-formed UTF-8 too.
+  void Encode(std::string_view text, std::vector<int32_t>* ids) const;
 };
 
-// "byte": ids 0 to 255 are the bytes of the text, 256 is end of text. Other names are UsageError.
+// "byte": ids 0 to 255 are the bytes of the text, 256 is end of text.
+// "gpt2:DIR": byte pairs by DIR/vocab.json and DIR/merges.txt (gpt2_tokenizer.h).
+// Other names are UsageError.
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const std::string& name);
 
 }  // namespace hypermoe

@@ -11,7 +11,9 @@
 #include "model/balance_loss.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/token_dispatcher.h"
+#include "runtime/decay_groups.h"
 #include "runtime/learning_rate.h"
+#include "runtime/run_length.h"
 
 namespace hypermoe {
 namespace {
@@ -57,24 +59,39 @@ Traffic TotalTraffic(const ProcessMesh& mesh, bool all_to_all_only) {
   return total;
 }
 
+std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communicator& world,
+                                        const std::vector<WeightedTokens>& files) {
+  const TrainConfig& train = config.train();
+  const TrainingRows rows(files, config.model().sequence_length(), train.batch_size(),
+                          config.runtime().seed());
+  return std::make_unique<Prefetcher>(
+      [train, rows, size = world.size(), rank = world.rank()](int64_t number) {
+        const RowRange mine = RowsOfMicroBatch(train, number % train.micro_batches(), size, rank);
+        return rows.Rows(number / train.micro_batches(), mine.begin, mine.end);
+      });
+}
+
 // Turns this rank's shares into global values by one small all-reduce: sums of losses and bytes,
 // means of seconds.
 void ShareResult(StepResult* result, Communicator& world) {
-  const StepSeconds& s = result->seconds;
-  std::array<double, 8> values = {
-      result->loss, result->balance_loss, result->bytes_sent, s.data,
-      s.forward,    s.backward,           s.reduce,           s.all_to_all};
+  StepSeconds& s = result->seconds;
+  const std::array<double*, 9> fields = {&result->loss,
+                                         &result->balance_loss,
+                                         &result->router_z_loss,
+                                         &result->bytes_sent,
+                                         &s.data,
+                                         &s.forward,
+                                         &s.backward,
+                                         &s.reduce,
+                                         &s.all_to_all};
+  constexpr size_t kFirstMean = 4;
+  std::array<double, fields.size()> values;
+  for (size_t i = 0; i < fields.size(); ++i) values[i] = *fields[i];
   world.AllReduceSum(
       at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kDouble));
-  const double ranks = world.size();
-  result->loss = values[0];
-  result->balance_loss = values[1];
-  result->bytes_sent = values[2];
-  result->seconds.data = values[3] / ranks;
-  result->seconds.forward = values[4] / ranks;
-  result->seconds.backward = values[5] / ranks;
-  result->seconds.reduce = values[6] / ranks;
-  result->seconds.all_to_all = values[7] / ranks;
+  for (size_t i = 0; i < fields.size(); ++i) {
+    *fields[i] = i < kFirstMean ? values[i] : values[i] / world.size();
+  }
 }
 
 }  // namespace
@@ -88,22 +105,37 @@ double StepResult::LoadMaxOverMean() const {
   return worst;
 }
 
+HyperConfig::Execution ResolveExecution(const RunConfig& config, const ProcessMesh& mesh) {
+  if (config.hyper().execution() != HyperConfig::auto_) return config.hyper().execution();
+  // Per sparse layer and step, in units of 4 D A multiply-adds: generation costs q an expert, at
+  // the source for all experts, at the owner for its own; application costs 1 a token, at the owner
+  // as unevenly as tokens fall on experts (taken to be a quarter more on the busiest rank).
+  const double degree = mesh.expert->size();
+  const double saved =
+      config.model().num_experts() * config.hyper().hidden_dim() * (1 - 1 / degree);
+  const double tokens = static_cast<double>(config.train().batch_size()) *
+                        config.model().sequence_length() / mesh.world->size();
+  return saved > 0.25 * tokens ? HyperConfig::owner : HyperConfig::source;
+}
+
 std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh) {
   std::shared_ptr<TokenDispatcher> dispatcher;
   if (config.model().kind() != ModelConfig::dense) {
     dispatcher = std::make_shared<TokenDispatcher>(mesh.expert, config.model().num_experts());
   }
-  return std::make_unique<Gpt2>(config.model(), config.hyper(), config.runtime().seed(),
+  HyperConfig hyper = config.hyper();
+  hyper.set_execution(ResolveExecution(config, mesh));
+  return std::make_unique<Gpt2>(config.model(), hyper, config.runtime().seed(),
                                 DtypeOf(config.runtime()), dispatcher);
 }
 
-Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh, const TokenRange& train)
+Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
+                 const std::vector<WeightedTokens>& train)
     : config_(config),
       mesh_(mesh),
-      rows_(train, config.model().sequence_length(), config.train().batch_size(),
-            config.runtime().seed()),
+      batches_(MakeBatches(config, *mesh.world, train)),
       model_(MakeModel(config, mesh)),
-      buffers_(MakeFlatBuffers(model_->parameters())),
+      buffers_(MakeFlatBuffers(ApplyNoDecay(config.optimizer(), model_->parameters()))),
       optimizer_(buffers_, OptionsOf(config.optimizer())) {}
 
 StepResult Trainer::TrainStep(int64_t step) {
@@ -111,7 +143,7 @@ StepResult Trainer::TrainStep(int64_t step) {
   Stopwatch watch;
   result.gradient_norm = GlobalGradientNorm(buffers_, *mesh_.expert);
   ClipGradients(buffers_, result.gradient_norm, config_.optimizer().clip_norm());
-  result.learning_rate = LearningRate(config_.optimizer(), step, config_.train().steps());
+  result.learning_rate = LearningRate(config_.optimizer(), step, TotalSteps(config_));
   optimizer_.Step(result.learning_rate);
   model_->ParametersChanged();
   watch.Lap(&result.seconds.optimizer);
@@ -142,10 +174,7 @@ StepResult Trainer::ComputeGradients(int64_t step) {
 void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* result) {
   Stopwatch watch;
   const TrainConfig& train = config_.train();
-  const RowRange micro =
-      RowsOfRank(train.batch_size(), train.micro_batches(), static_cast<int>(micro_batch));
-  const RowRange mine = RowsOfRank(micro.size(), mesh_.world->size(), mesh_.world->rank());
-  const Batch batch = rows_.Rows(step, micro.begin + mine.begin, micro.begin + mine.end);
+  const Batch batch = batches_->Take(step * train.micro_batches() + micro_batch);
   watch.Lap(&result->seconds.data);
 
   ForwardMode mode;
@@ -160,12 +189,15 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* resul
   const BalanceLoss balance =
       ComputeBalanceLoss(output.routing, sequence_length, config_.model().balance_loss(),
                          {train.micro_batches(), train.batch_size()}, *mesh_.world);
+  const at::Tensor router_z =
+      RouterZLoss(output.routing, batch_tokens) * config_.model().router_z_coefficient();
   watch.Lap(&result->seconds.forward);
 
-  (language_model + balance.share).backward();
+  (language_model + balance.share + router_z).backward();
   watch.Lap(&result->seconds.backward);
   result->loss += language_model.item<double>();
   result->balance_loss += balance.share.item<double>();
+  result->router_z_loss += router_z.item<double>();
   result->tokens_LN =
       result->tokens_LN.defined() ? result->tokens_LN + balance.tokens_LN : balance.tokens_LN;
 }

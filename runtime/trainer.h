@@ -17,13 +17,15 @@
 #include "parallel/flat_buffer.h"
 #include "parallel/process_mesh.h"
 #include "runtime/dataset.h"
+#include "runtime/prefetcher.h"
 
 namespace hypermoe {
 
 // Where the time of a step goes. Means over the ranks; seconds inside a collective include waiting
 // for other ranks.
 struct StepSeconds {
-  double data = 0, forward = 0, backward = 0, reduce = 0;
+  double data = 0;  // waiting for a batch, which is assembled during the step before
+  double forward = 0, backward = 0, reduce = 0;
   double optimizer = 0;   // zeroing of gradients, norm, clip and update, on this rank
   double all_to_all = 0;  // token dispatch: part of forward and backward
   double total() const { return data + forward + backward + reduce + optimizer; }
@@ -32,8 +34,9 @@ struct StepSeconds {
 // What one step says about itself: global values, the same on every rank (but for
 // seconds.optimizer).
 struct StepResult {
-  double loss = 0;           // mean cross-entropy of the batch, nats a token
-  double balance_loss = 0;   // coefficient included
+  double loss = 0;          // mean cross-entropy of the batch, nats a token
+  double balance_loss = 0;  // coefficient included, as in the next one
+  double router_z_loss = 0;
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   StepSeconds seconds;
@@ -49,7 +52,8 @@ struct StepResult {
 class Trainer {
  public:
   // Makes the model with its initial values. Local.
-  Trainer(const RunConfig& config, const ProcessMesh& mesh, const TokenRange& train);
+  Trainer(const RunConfig& config, const ProcessMesh& mesh,
+          const std::vector<WeightedTokens>& train);
 
   // One optimizer step on the global batch of `step` (from 0). Collective over the world; the same
   // result on every rank.
@@ -75,11 +79,14 @@ class Trainer {
 
   RunConfig config_;
   ProcessMesh mesh_;
-  TrainingRows rows_;
+  std::unique_ptr<Prefetcher> batches_;  // this rank's, numbered step * micro_batches + micro-batch
   std::unique_ptr<Gpt2> model_;
   std::vector<FlatBuffer> buffers_;
   AdamW optimizer_;
 };
+
+// Where HyperExperts are applied: hyper.execution, with auto resolved for this layout.
+HyperConfig::Execution ResolveExecution(const RunConfig& config, const ProcessMesh& mesh);
 
 // The model of `config` on this rank of `mesh`, with its initial values.
 std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh);

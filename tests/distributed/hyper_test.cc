@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
@@ -31,7 +32,7 @@ TEST(HyperGradientTest, IsTheSumOverTheWorld) {
 }
 
 // The literal equations, token by token, against one generation a step.
-TEST(HyperExecutionTest, PerTokenEqualsSource) {
+TEST(HyperExecutionTest, PerTokenEqualsSourceAndOwner) {
   RunConfig config = TinyConfig(ModelConfig::hyper, 6, RuntimeConfig::float64);
   config.mutable_train()->set_batch_size(3);
   for (const int micro_batches : {1, 3}) {
@@ -40,8 +41,11 @@ TEST(HyperExecutionTest, PerTokenEqualsSource) {
       const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
       config.mutable_hyper()->set_execution(HyperConfig::source);
       const Outcome source = Compute(config, mesh);
+      config.mutable_hyper()->set_execution(HyperConfig::owner);
+      const Outcome owner = Compute(config, mesh);
       config.mutable_hyper()->set_execution(HyperConfig::per_token);
       const Outcome per_token = Compute(config, mesh);
+      ExpectEqual(owner, per_token, 1e-12, "owner, degree " + std::to_string(degree));
       ExpectEqual(source, per_token, 1e-12, "degree " + std::to_string(degree));
       EXPECT_EQ(source.tokens_LN.min().item<int64_t>(), 0)
           << "every expert has tokens: choose another seed";
@@ -70,6 +74,7 @@ TEST(OneExpertTest, IsTheDenseModel) {
   RunConfig dense_config = TinyConfig(ModelConfig::dense, 1, RuntimeConfig::float64);
   RunConfig moe_config = TinyConfig(ModelConfig::moe, 1, RuntimeConfig::float64);
   moe_config.mutable_model()->mutable_balance_loss()->set_coefficient(0);
+  moe_config.mutable_model()->set_router_z_coefficient(0);
   for (const int degree : Degrees()) {
     const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
     Trainer dense(dense_config, mesh, TinyTokens()), moe(moe_config, mesh, TinyTokens());
@@ -105,7 +110,7 @@ TEST(HyperGenerationTest, HappensOncePerStepAndIsCachedInEvaluation) {
   RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float64);
   config.mutable_train()->set_micro_batches(4);
   Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyTokens());
-  const ValidationWindows windows(TinyTokens(500), config.model().sequence_length());
+  const ValidationWindows windows({TinyTokens(500)[0].tokens}, config.model().sequence_length());
   trainer.TrainStep(0);
   trainer.TrainStep(1);
   EXPECT_EQ(trainer.model().hyper_network()->generations(), 2);
@@ -115,6 +120,36 @@ TEST(HyperGenerationTest, HappensOncePerStepAndIsCachedInEvaluation) {
   trainer.TrainStep(2);
   EXPECT_EQ(trainer.model().hyper_network()->generations(), 4);
   EXPECT_NE(trainer.Evaluate(windows, 0), loss);
+}
+
+// Shared experts and adapters start at zero too, and learn from the first step on.
+TEST(SideNetworkTest, StartsAsThePlainMixture) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  Trainer moe(TinyConfig(ModelConfig::moe, 6, RuntimeConfig::float32), mesh, TinyTokens());
+  const double loss = moe.ComputeGradients(0).loss;
+  for (const auto& [kind, last] :
+       {std::pair(ModelConfig::moe_share, "h.2.mlp.shared_expert.c_proj.weight"),
+        std::pair(ModelConfig::adapter, "h.2.mlp.adapter.up.weight")}) {
+    Trainer other(TinyConfig(kind, 6, RuntimeConfig::float32), mesh, TinyTokens());
+    EXPECT_EQ(other.ComputeGradients(0).loss, loss);
+    EXPECT_GT(Gradients(other).at(last).abs().max().item<double>(), 0) << last;
+  }
+}
+
+// Generation costs hidden_dim an expert, application 1 a token: few tokens a rank favour the owner.
+TEST(ResolveExecutionTest, WeighsGenerationAgainstTokens) {
+  RunConfig config = TinyConfig(ModelConfig::hyper, 6, RuntimeConfig::float32);
+  config.mutable_hyper()->set_execution(HyperConfig::auto_);
+  EXPECT_EQ(ResolveExecution(config, OneRankMesh()), HyperConfig::source);
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  if (World()->size() > 1) {
+    config.mutable_train()->set_batch_size(4);
+    EXPECT_EQ(ResolveExecution(config, mesh), HyperConfig::owner);
+  }
+  config.mutable_train()->set_batch_size(1000);
+  EXPECT_EQ(ResolveExecution(config, mesh), HyperConfig::source);
+  config.mutable_hyper()->set_execution(HyperConfig::owner);
+  EXPECT_EQ(ResolveExecution(config, mesh), HyperConfig::owner);
 }
 
 }  // namespace

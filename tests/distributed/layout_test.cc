@@ -42,12 +42,15 @@ struct LayoutCase {
   int num_experts;
   RuntimeConfig::Dtype dtype;
   double tolerance;
+  HyperConfig::Execution execution = HyperConfig::source;
 };
 
 class LayoutTest : public testing::TestWithParam<LayoutCase> {
  protected:
   RunConfig Config() const {
-    return TinyConfig(GetParam().kind, GetParam().num_experts, GetParam().dtype);
+    RunConfig config = TinyConfig(GetParam().kind, GetParam().num_experts, GetParam().dtype);
+    config.mutable_hyper()->set_execution(GetParam().execution);
+    return config;
   }
 };
 
@@ -112,12 +115,18 @@ TEST_P(LayoutTest, TwentyStepsStayTogether) {
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, LayoutTest,
-    testing::Values(LayoutCase{"dense64", ModelConfig::dense, 1, RuntimeConfig::float64, 1e-12},
-                    LayoutCase{"moe64", ModelConfig::moe, 4, RuntimeConfig::float64, 1e-12},
-                    LayoutCase{"hyper64", ModelConfig::hyper, 4, RuntimeConfig::float64, 1e-12},
-                    LayoutCase{"hyper6experts64", ModelConfig::hyper, 6, RuntimeConfig::float64,
-                               1e-12},
-                    LayoutCase{"hyper32", ModelConfig::hyper, 6, RuntimeConfig::float32, 1e-5}),
+    testing::Values(
+        LayoutCase{"dense64", ModelConfig::dense, 1, RuntimeConfig::float64, 1e-12},
+        LayoutCase{"moe64", ModelConfig::moe, 4, RuntimeConfig::float64, 1e-12},
+        LayoutCase{"moe_share64", ModelConfig::moe_share, 4, RuntimeConfig::float64, 1e-12},
+        LayoutCase{"adapter64", ModelConfig::adapter, 4, RuntimeConfig::float64, 1e-12},
+        LayoutCase{"hyper64", ModelConfig::hyper, 4, RuntimeConfig::float64, 1e-12},
+        LayoutCase{"hyper6experts64", ModelConfig::hyper, 6, RuntimeConfig::float64, 1e-12},
+        LayoutCase{"hyper_owner64", ModelConfig::hyper, 6, RuntimeConfig::float64, 1e-12,
+                   HyperConfig::owner},
+        LayoutCase{"hyper32", ModelConfig::hyper, 6, RuntimeConfig::float32, 1e-5},
+        LayoutCase{"hyper_owner32", ModelConfig::hyper, 6, RuntimeConfig::float32, 1e-5,
+                   HyperConfig::owner}),
     [](const auto& info) { return info.param.name; });
 
 // Errors that the field has shipped, planted into a right result: the comparison must see each.

@@ -85,6 +85,10 @@ def config_cases(folder, source):
         case("more micro-batches than rows", [r"train\.micro_batches", r"train\.batch_size"],
              "train.batch_size=2", "train.micro_batches=4"),
         case("no training data named", [r"data\.train"], "data.train="),
+        case("a weight that is no number", [r"data\.train", "good:much", "PREFIX:WEIGHT"], "data.train=good:much"),
+        case("a weight of 0", [r"data\.train\.weight", "0", "above 0"], "data.train=good:0"),
+        case("a file named twice", [r"data\.train", "good", "twice"], "data.train=good,good:2"),
+        case("steps and tokens", [r"train\.steps \(200\)", r"train\.tokens \(9\)"], "train.tokens=9"),
     ]
 
 
@@ -116,6 +120,8 @@ def data_cases(folder, source):
         train("truncated .idx", BAD_DATA, [r"short_idx\.idx"], "short_idx"),
         train("wrong magic", BAD_DATA, [r"bad_magic\.idx", "magic"], "bad_magic"),
         train("token id above the vocabulary", BAD_DATA, [r"big_id", "300", "256", r"model\.vocab_size"], "big_id"),
+        train("weight decay of no parameter", CONFIG, [r"optimizer\.no_decay", r"'wte\.wieght'", r"'wte\.weight'"],
+              "good", "optimizer.no_decay=wte.wieght"),
         train("text shorter than a row", BAD_DATA, ["data.train", "60000"],
               "good", "model.sequence_length=60000"),
         prepare("invalid UTF-8", BAD_DATA, [r"bad_utf8\.txt:2:8"], "--input", "bad_utf8.txt", "--output", "out"),

@@ -4,7 +4,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/stack.h>
 #include <gtest/gtest.h>
 
@@ -139,9 +138,11 @@ TEST_P(GoldenTest, LogitsLossesRoutingAndGradients) {
                                    .share;
     ExpectClose(balance, Golden("loss.switch_balance"), 1e-3, "loss.switch_balance");
     total = total + balance;
-    for (const RoutingResult& layer : output.routing) {
-      total = total + at::logsumexp(layer.logits_TN, 1).pow(2).mean() * GetParam().router_z;
-    }
+    const at::Tensor router_z =
+        RouterZLoss(output.routing, static_cast<double>(batch.input_ids_BS.numel())) *
+        GetParam().router_z;
+    ExpectClose(router_z, Golden("loss.router_z"), 1e-3, "loss.router_z");
+    total = total + router_z;
     for (size_t i = 0; i < output.routing.size(); ++i) {
       const at::Tensor expected =
           Golden("routing." + std::to_string(model_->sparse_layers()[i]) + ".experts");
@@ -190,11 +191,14 @@ TEST_P(GoldenTest, GreedyDecodingWithTheCache) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenTest,
                          testing::Values(DenseCase(), HyperCase(HyperConfig::source),
+                                         HyperCase(HyperConfig::owner),
                                          HyperCase(HyperConfig::per_token)),
                          [](const auto& info) {
-                           const bool per_token =
-                               info.param.hyper.execution() == HyperConfig::per_token;
-                           return info.param.name + (per_token ? "_per_token" : "");
+                           const auto execution = info.param.hyper.execution();
+                           return info.param.name + (execution == HyperConfig::per_token
+                                                         ? "_per_token"
+                                                     : execution == HyperConfig::owner ? "_owner"
+                                                                                       : "");
                          });
 
 }  // namespace

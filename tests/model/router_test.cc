@@ -21,14 +21,16 @@ Router UndecidedRouter(std::vector<Parameter>* parameters) {
 
 TEST(RouterTest, TiesGoToTheLowerExpert) {
   std::vector<Parameter> parameters;
-  const RoutingResult result = UndecidedRouter(&parameters).Forward(at::ones({6, 3}, at::kDouble));
+  const RoutingResult result =
+      UndecidedRouter(&parameters).Forward(at::ones({6, 3}, at::kDouble), {});
   EXPECT_EQ(result.expert_ids_T.max().item<int64_t>(), 0);
   EXPECT_DOUBLE_EQ(result.gate_T.min().item<double>(), 0.25);
 }
 
 TEST(RouterTest, NoTokens) {
   std::vector<Parameter> parameters;
-  const RoutingResult result = UndecidedRouter(&parameters).Forward(at::zeros({0, 3}, at::kDouble));
+  const RoutingResult result =
+      UndecidedRouter(&parameters).Forward(at::zeros({0, 3}, at::kDouble), {});
   EXPECT_EQ(result.expert_ids_T.numel(), 0);
   EXPECT_TRUE(result.gate_T.requires_grad());
 }
@@ -36,7 +38,7 @@ TEST(RouterTest, NoTokens) {
 TEST(BalanceLossTest, IsOneLayerTimesCoefficientWhenProbabilitiesAreEven) {
   std::vector<Parameter> parameters;
   const Router router = UndecidedRouter(&parameters);
-  const std::vector<RoutingResult> routing(2, router.Forward(at::ones({6, 3}, at::kDouble)));
+  const std::vector<RoutingResult> routing(2, router.Forward(at::ones({6, 3}, at::kDouble), {}));
   const auto world = NewSelfCommunicator("world");
   BalanceLossConfig config;
   config.set_coefficient(0.5);

@@ -124,6 +124,32 @@ TEST_F(CheckpointTest, SavingRemovesWhatAKilledJobLeft) {
   EXPECT_THAT(Names(checkpoint), ElementsAre("manifest.json", "rank_00000.safetensors"));
 }
 
+TEST_F(CheckpointTest, OldOnesGoWhenEnoughNewerAreThere) {
+  for (const int64_t step : {1, 2, 3, 10, 20}) Save(step);
+  fs::create_directories(run_ / "checkpoints/step_5");  // not one of ours
+  ASSERT_TRUE(RemoveOldCheckpoints(run_.path(), 10, 9).ok());
+  EXPECT_EQ(Names(run_ / "checkpoints").size(), 6u);
+  // A later one than the one just written neither goes nor counts.
+  ASSERT_TRUE(RemoveOldCheckpoints(run_.path(), 10, 2).ok());
+  EXPECT_THAT(Names(run_ / "checkpoints"),
+              ElementsAre("step_00000003", "step_00000010", "step_00000020", "step_5"));
+  ASSERT_TRUE(RemoveOldCheckpoints(run_.path(), 20, 1).ok());
+  EXPECT_THAT(Names(run_ / "checkpoints"), ElementsAre("step_00000020", "step_5"));
+  EXPECT_EQ(LatestCheckpoint(run_.path()).value(), Folder(20));
+}
+
+TEST_F(CheckpointTest, AnOldOneThatCannotBeRemovedIsNamedAndTheOthersGo) {
+  for (const int64_t step : {1, 2, 3}) Save(step);
+  // In the way of the first, full as rename does not overwrite it.
+  fs::create_directories(Folder(1) + ".tmp/full");
+  const absl::Status status = RemoveOldCheckpoints(run_.path(), 3, 1);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kIo);
+  EXPECT_THAT(Message(status), HasSubstr(Folder(1)));
+  EXPECT_THAT(Names(run_ / "checkpoints"),
+              ElementsAre("step_00000001", "step_00000001.tmp", "step_00000003"));
+  EXPECT_TRUE(ReadManifest(Folder(1)).ok());
+}
+
 TEST_F(CheckpointTest, TheSameStepAgainReplacesTheOld) {
   WriteFile(Save(5, /*salt=*/1) + "/note", "of the old one");
   const std::string checkpoint = Save(5, /*salt=*/2);

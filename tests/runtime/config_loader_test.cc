@@ -4,6 +4,7 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include "runtime/run_length.h"
 #include "tests/support/temporary_folder.h"
 
 namespace hypermoe {
@@ -28,7 +29,9 @@ std::string ErrorOfText(const std::string& text) {
 }
 
 std::string ValidationErrorOf(const std::vector<std::string>& overrides) {
-  const auto config = LoadConfig("", overrides);
+  std::vector<std::string> all = {"train.steps=1000"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  const auto config = LoadConfig("", all);
   EXPECT_TRUE(config.ok()) << config.status();
   const absl::Status status = ValidateConfig(*config);
   EXPECT_EQ(ExitCodeOf(status), ExitCode::kConfig);
@@ -43,7 +46,7 @@ TEST(LoadConfigTest, EveryAbsentFieldIsSetToItsDefault) {
   EXPECT_TRUE(config->runtime().has_seed());
   EXPECT_EQ(config->model().num_layers(), 4);
   EXPECT_EQ(config->model().balance_loss().coefficient(), 0.01);
-  EXPECT_TRUE(ValidateConfig(*config).ok());
+  EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.steps=1000"})).ok());
 }
 
 TEST(LoadConfigTest, OverridesApplyInOrderOverTheFile) {
@@ -52,12 +55,17 @@ TEST(LoadConfigTest, OverridesApplyInOrderOverTheFile) {
       folder.Write("c.textproto", "model { num_layers: 2 sparse_layers: [0, 1] } # comment\n");
   const auto config =
       LoadConfig(path, {"model.num_layers=6", "model.num_layers=7", "model.sparse_layers=1,3",
-                        "data.train=a=b,c", "optimizer.learning_rate=2.5e-4", "model.kind=moe",
+                        "data.train=a=b:2.5,c", "optimizer.learning_rate=2.5e-4", "model.kind=moe",
                         "runtime.seed=18446744073709551615", "model.balance_loss.scope=row"});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->model().num_layers(), 7);
   EXPECT_THAT(config->model().sparse_layers(), ::testing::ElementsAre(1, 3));
-  EXPECT_EQ(config->data().train(), "a=b,c");
+  ASSERT_EQ(config->data().train_size(), 2);
+  EXPECT_EQ(config->data().train(0).prefix(), "a=b");
+  EXPECT_EQ(config->data().train(0).weight(), 2.5);
+  EXPECT_EQ(config->data().train(1).prefix(), "c");
+  EXPECT_TRUE(config->data().train(1).has_weight());
+  EXPECT_EQ(config->data().train(1).weight(), 1);
   EXPECT_EQ(config->optimizer().learning_rate(), 2.5e-4);
   EXPECT_EQ(config->model().kind(), ModelConfig::moe);
   EXPECT_EQ(config->runtime().seed(), 18446744073709551615u);
@@ -91,6 +99,38 @@ TEST(LoadConfigTest, AnOverrideThatCannotBeAppliedNamesFieldValueAndWhatIsAllowe
   EXPECT_THAT(ErrorOf({"model.kind=hypr"}),
               AllOf(HasSubstr("'hypr'"), HasSubstr("dense, moe, hyper"),
                     HasSubstr("did you mean 'hyper'?")));
+}
+
+TEST(LoadConfigTest, TheShortFormOfTrainFilesReplacesTheList) {
+  const TemporaryFolder folder;
+  const std::string path = folder.Write(
+      "c.textproto", "data { train { prefix: 'odd:name,1' weight: 3 } train { prefix: 'b' } }");
+  EXPECT_EQ(LoadConfig(path, {})->data().train(0).prefix(), "odd:name,1");
+  EXPECT_EQ(LoadConfig(path, {})->data().train(1).weight(), 1);
+  const auto one = LoadConfig(path, {"data.train=data/mine"});
+  ASSERT_EQ(one->data().train_size(), 1);
+  EXPECT_EQ(one->data().train(0).prefix(), "data/mine");
+  EXPECT_EQ(LoadConfig(path, {"data.train="})->data().train_size(), 0);
+}
+
+TEST(LoadConfigTest, AShortFormThatCannotBeReadSaysHowElse) {
+  for (const char* value : {"a:b", "a:1:2", "a,,b", ":2", "a:", "a:2,"}) {
+    EXPECT_THAT(ErrorOf({std::string("data.train=") + value}),
+                AllOf(HasSubstr("PREFIX or PREFIX:WEIGHT"), HasSubstr("train { prefix: \"...\" }")))
+        << value;
+  }
+  EXPECT_THAT(ErrorOf({"data.train=a:0"}),
+              AllOf(HasSubstr("'data.train.weight' is 0"), HasSubstr("a number above 0")));
+  EXPECT_THAT(ErrorOf({"data.train=a:-1"}), HasSubstr("'data.train.weight' is -1"));
+  EXPECT_THAT(ErrorOf({"data.train=a,b:nan"}), HasSubstr("'data.train.weight' is nan"));
+  EXPECT_THAT(ErrorOf({"data.train=a:inf"}), HasSubstr("'data.train.weight' is inf"));
+  EXPECT_THAT(ErrorOf({"data.train.prefix=a"}),
+              AllOf(HasSubstr("'data.train.prefix' is part of a list"),
+                    HasSubstr("data.train=ITEM,ITEM,...")));
+  EXPECT_THAT(ErrorOfText("data { train { prefix: 'a' weight: 0 } }"),
+              HasSubstr("'data.train.weight' is 0"));
+  EXPECT_THAT(ErrorOfText("data { train: 'a' }"), HasSubstr("'data.train': Expected"));
+  EXPECT_THAT(ErrorOfText("data { train { wight: 1 } }"), HasSubstr("'data.train.weight'?"));
 }
 
 TEST(ParseConfigTextTest, ErrorsNameFileLineColumnAndField) {
@@ -137,7 +177,8 @@ TEST(LoadConfigTest, AFileThatCannotBeReadIsAnIoError) {
 TEST(ConfigTextTest, ReadsBackToAnEqualMessage) {
   const auto config =
       LoadConfig("", {"optimizer.learning_rate=0.1234567890123456789", "optimizer.epsilon=4.9e-324",
-                      "model.sparse_layers=3,1", "data.train=a \"quoted\" \\ p\xC3\xA4th\n\xFF"});
+                      "model.sparse_layers=3,1",
+                      "data.train=a \"quoted\" \\ p\xC3\xA4th\n\xFF,b:0.1234567890123456789"});
   ASSERT_TRUE(config.ok()) << config.status();
   const std::string text = ConfigText(*config);
   const auto again = ParseConfigText(text, "text");
@@ -164,9 +205,44 @@ TEST(ValidateConfigTest, NamesBothFieldsOfABrokenRelation) {
   EXPECT_THAT(ValidationErrorOf({"mesh.device=cuda"}), HasSubstr("set mesh.device=cpu"));
 }
 
+TEST(ValidateConfigTest, ALengthInStepsOrInTokensIsNeeded) {
+  EXPECT_THAT(ValidationErrorOf({"train.tokens=5"}),
+              HasSubstr("train.steps (1000) and train.tokens (5) are both set"));
+  EXPECT_THAT(ValidationErrorOf({"train.steps=0"}),
+              HasSubstr("train.steps (0) and train.tokens (0) are both 0"));
+  // 32 rows of 128 tokens are 4096 tokens a step.
+  EXPECT_THAT(ValidationErrorOf({"train.steps=0", "train.tokens=405504"}),
+              HasSubstr("optimizer.warmup_steps (100) must be at most the steps of train.tokens "
+                        "(99)"));
+  EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.tokens=405505"})).ok());
+  EXPECT_THAT(ValidationErrorOf({"train.steps=0", "train.tokens=1000000000000000000"}),
+              HasSubstr("are 244140625000000 steps"));
+}
+
+TEST(ValidateConfigTest, FilesToTrainOnAreNamedOnceWithAWeightThatCounts) {
+  EXPECT_THAT(ValidationErrorOf({"data.train=a,b,a:2"}), HasSubstr("data.train names a twice"));
+  EXPECT_THAT(ValidationErrorOf({"data.train=a:1e7,b"}),
+              AllOf(HasSubstr("the weight of b (1)"), HasSubstr("less than a millionth")));
+  RunConfig config = *LoadConfig("", {"train.steps=1000"});
+  config.mutable_data()->add_train()->set_weight(2);
+  EXPECT_THAT(std::string(ValidateConfig(config).message()), HasSubstr("without a prefix"));
+}
+
+TEST(RunLengthTest, TokensAreReachedInWholeSteps) {
+  const auto steps = [](const std::string& tokens) {
+    return TotalSteps(*LoadConfig("", {"train.tokens=" + tokens}));
+  };
+  EXPECT_EQ(steps("1"), 1);
+  EXPECT_EQ(steps("4096"), 1);
+  EXPECT_EQ(steps("4097"), 2);
+  EXPECT_EQ(steps("1000000000000000000"), 244140625000000);
+  EXPECT_EQ(TotalSteps(*LoadConfig("", {"train.steps=7"})), 7);
+  EXPECT_EQ(BatchTokens(*LoadConfig("", {})), 4096);
+}
+
 TEST(ValidateConfigTest, LimitsThemselvesAreAllowed) {
   const auto config = LoadConfig(
-      "", {"train.micro_batches=32", "optimizer.min_learning_rate=1e-3",
+      "", {"train.steps=1000", "train.micro_batches=32", "optimizer.min_learning_rate=1e-3",
            "optimizer.warmup_steps=1000", "model.sparse_layers=3", "model.num_experts=1"});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_TRUE(ValidateConfig(*config).ok()) << ValidateConfig(*config);
@@ -181,7 +257,12 @@ TEST(CheckResumableTest, NamesTheFirstFieldThatMayNotChange) {
   EXPECT_EQ(
       changed("model.num_layers=6"),
       "model.num_layers was 4 in runs/a and is 6 now: give the same value, or another --run_dir");
-  EXPECT_THAT(changed("data.train=y"), HasSubstr("data.train was \"x\" in runs/a and is \"y\""));
+  EXPECT_THAT(
+      changed("data.train=y"),
+      HasSubstr("data.train was [{ prefix: \"x\" weight: 1 }] in runs/a and is [{ prefix: \"y\" "));
+  EXPECT_THAT(changed("data.train=x:2"), HasSubstr("and is [{ prefix: \"x\" weight: 2 }]"));
+  EXPECT_THAT(changed("data.train=x,y"), HasSubstr("data.train was"));
+  EXPECT_EQ(changed("data.train=x:1"), "");
   EXPECT_THAT(changed("model.sparse_layers=1"), HasSubstr("was [] in runs/a and is [1]"));
   EXPECT_THAT(changed("model.balance_loss.scope=row"),
               HasSubstr("was micro_batch in runs/a and is row"));
@@ -189,6 +270,9 @@ TEST(CheckResumableTest, NamesTheFirstFieldThatMayNotChange) {
   EXPECT_EQ(changed("checkpoint.every=7"), "");
   EXPECT_EQ(changed("model.num_layers=4"), "");
   EXPECT_TRUE(CheckResumable(RunConfig(), *LoadConfig("", {}), "runs/a").ok());
+  RunConfig no_weight;
+  no_weight.mutable_data()->add_train()->set_prefix("x");
+  EXPECT_TRUE(CheckResumable(no_weight, before, "runs/a").ok());
 }
 
 TEST(ConfigFilesTest, TheConfigsOfTheRepositoryLoad) {

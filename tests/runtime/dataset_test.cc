@@ -6,7 +6,6 @@
 #include <map>
 #include <set>
 
-#include "runtime/keyed_permutation.h"
 #include "runtime/prepare.h"
 #include "tests/support/temporary_folder.h"
 
@@ -36,9 +35,13 @@ class DatasetTest : public ::testing::Test {
                               double fraction, int32_t sequence_length,
                               int32_t vocab_size = 1000000) {
     DataConfig data;
-    data.set_train(train);
+    if (!train.empty()) data.add_train()->set_prefix(train);
     data.set_validation(validation);
     data.set_validation_fraction(fraction);
+    return Open(data, sequence_length, vocab_size);
+  }
+  absl::StatusOr<Splits> Open(const DataConfig& data, int32_t sequence_length,
+                              int32_t vocab_size = 1000000) {
     ModelConfig model;
     model.set_sequence_length(sequence_length);
     model.set_vocab_size(vocab_size);
@@ -48,62 +51,16 @@ class DatasetTest : public ::testing::Test {
   TemporaryFolder folder_;
 };
 
-TEST(KeyedPermutationTest, IsABijectionForEverySize) {
-  std::vector<uint64_t> sizes = {1009, 4096, 4097, 65536, 99991};
-  for (uint64_t size = 1; size <= 130; ++size) sizes.push_back(size);
-  for (const uint64_t size : sizes) {
-    for (const uint64_t key : {uint64_t{0}, uint64_t{1}, ~uint64_t{0}}) {
-      const KeyedPermutation permutation(key, size);
-      std::vector<bool> seen(size);
-      for (uint64_t i = 0; i < size; ++i) {
-        const uint64_t image = permutation(i);
-        ASSERT_LT(image, size);
-        ASSERT_FALSE(seen[image]) << size;
-        seen[image] = true;
-      }
-    }
-  }
-}
-
-TEST(KeyedPermutationTest, HugeSizesStayInside) {
-  for (const uint64_t size : {uint64_t{1} << 63, ~uint64_t{0}, (uint64_t{1} << 32) + 1}) {
-    const KeyedPermutation permutation(5, size);
-    std::set<uint64_t> images;
-    for (uint64_t i = 0; i < 100; ++i) images.insert(permutation(size - 1 - i));
-    EXPECT_EQ(images.size(), 100u);
-    EXPECT_LT(*images.rbegin(), size);
-  }
-}
-
-TEST(KeyedPermutationTest, KeysGiveUnrelatedOrders) {
-  constexpr uint64_t kSize = 1000;
-  int same_place = 0, neighbours = 0;
-  const KeyedPermutation a(1, kSize), b(2, kSize);
-  for (uint64_t i = 0; i < kSize; ++i) same_place += a(i) == b(i);
-  for (uint64_t i = 1; i < kSize; ++i) neighbours += a(i) == a(i - 1) + 1;
-  EXPECT_LT(same_place, 10);  // one is expected by chance, for either
-  EXPECT_LT(neighbours, 10);
-}
-
-// What a run computes depends on these; a change breaks the resuming of runs.
-TEST(KeyedPermutationTest, ValuesNeverChange) {
-  EXPECT_EQ(KeyedHash(0, 0), 0xA706DD2F4D197E6Fu);
-  const KeyedPermutation permutation(42, 10);
-  std::vector<uint64_t> order;
-  for (uint64_t i = 0; i < 10; ++i) order.push_back(permutation(i));
-  EXPECT_THAT(order, ::testing::ElementsAre(8, 2, 7, 4, 9, 1, 5, 3, 0, 6));
-}
-
 TEST_F(DatasetTest, AnEpochVisitsEveryWindowOnceAtOneOffset) {
   constexpr int64_t kSequence = 7;
   const TokenRange range = Range(200);
-  const TrainingRows rows(range, kSequence, 4, 1);
+  const TrainingRows rows({{range}}, kSequence, 4, 1);
   const int64_t windows = 200 / kSequence - 1;
   std::set<std::vector<int64_t>> orders;
   std::set<int64_t> offsets;
   for (int64_t epoch = 0; epoch < 40; ++epoch) {
     std::vector<int64_t> order;
-    for (int64_t i = 0; i < windows; ++i) order.push_back(rows.WindowStart(epoch * windows + i));
+    for (int64_t i = 0; i < windows; ++i) order.push_back(rows.WindowOf(epoch * windows + i).first);
     orders.insert(order);
     std::sort(order.begin(), order.end());
     offsets.insert(order[0]);
@@ -121,11 +78,11 @@ TEST_F(DatasetTest, RowsHoldTheirWindowAndTheNextTokens) {
   TokenRange range = Range(200);
   range.begin = 20;
   range.end = 100;
-  const TrainingRows rows(range, 5, 4, 3);
+  const TrainingRows rows({{range}}, 5, 4, 3);
   const Batch batch = rows.Rows(6, 1, 3);
   EXPECT_EQ(Values(batch.row_ids_B), (std::vector<int64_t>{1, 2}));
   for (int64_t row = 1; row < 3; ++row) {
-    const int64_t first = 20 + rows.WindowStart(6 * 4 + row);
+    const int64_t first = 20 + rows.WindowOf(6 * 4 + row).first;
     for (int64_t s = 0; s < 5; ++s) {
       EXPECT_EQ(Values(batch.input_ids_BS)[static_cast<size_t>((row - 1) * 5 + s)], first + s);
       EXPECT_EQ(Values(batch.labels_BS)[static_cast<size_t>((row - 1) * 5 + s)], first + s + 1);
@@ -137,7 +94,7 @@ TEST_F(DatasetTest, RowsHoldTheirWindowAndTheNextTokens) {
 }
 
 TEST_F(DatasetTest, TheOrderIsTheSameForEveryWayOfCuttingABatch) {
-  const TrainingRows rows(Range(500), 6, 8, 9);
+  const TrainingRows rows({{Range(500)}}, 6, 8, 9);
   for (int64_t step = 0; step < 20; ++step) {
     const Batch whole = rows.Rows(step, 0, 8);
     for (const std::vector<int64_t>& cuts :
@@ -161,17 +118,17 @@ TEST_F(DatasetTest, TheOrderIsTheSameForEveryWayOfCuttingABatch) {
 
 TEST_F(DatasetTest, SeedsGiveDifferentOrders) {
   const TokenRange range = Range(500);
-  const TrainingRows one(range, 6, 8, 1), two(range, 6, 8, 2), again(range, 6, 8, 1);
+  const TrainingRows one({{range}}, 6, 8, 1), two({{range}}, 6, 8, 2), again({{range}}, 6, 8, 1);
   EXPECT_NE(Values(one.Rows(0, 0, 8).input_ids_BS), Values(two.Rows(0, 0, 8).input_ids_BS));
   EXPECT_EQ(Values(one.Rows(0, 0, 8).input_ids_BS), Values(again.Rows(0, 0, 8).input_ids_BS));
 }
 
 TEST_F(DatasetTest, TheShortestRangesWork) {
   for (int32_t tokens = 6; tokens <= 16; ++tokens) {
-    const TrainingRows rows(Range(tokens), 5, 2, 1);
+    const TrainingRows rows({{Range(tokens)}}, 5, 2, 1);
     for (int64_t r = 0; r < 50; ++r) {
-      EXPECT_GE(rows.WindowStart(r), 0);
-      EXPECT_LE(rows.WindowStart(r) + 6, tokens);
+      EXPECT_GE(rows.WindowOf(r).first, 0);
+      EXPECT_LE(rows.WindowOf(r).first + 6, tokens);
     }
   }
 }
@@ -182,7 +139,7 @@ TEST_F(DatasetTest, ValidationPredictsEachTokenExactlyOnce) {
       TokenRange range = Range(30);
       range.begin = begin;
       range.end = end;
-      const ValidationWindows windows(range, 7);
+      const ValidationWindows windows({range}, 7);
       std::map<int64_t, int> predicted;
       // In two strided parts, as two ranks would.
       for (int64_t part = 0; part < 2; ++part) {
@@ -204,7 +161,7 @@ TEST_F(DatasetTest, ValidationPredictsEachTokenExactlyOnce) {
 }
 
 TEST_F(DatasetTest, ValidationRowIdsAreWindowNumbers) {
-  const ValidationWindows windows(Range(100), 9);
+  const ValidationWindows windows({Range(100)}, 9);
   EXPECT_EQ(windows.size(), 11);
   EXPECT_EQ(Values(windows.Windows(1, 11, 4).row_ids_B), (std::vector<int64_t>{1, 5, 9}));
   EXPECT_EQ(Values(windows.Windows(3, 3).row_ids_B), (std::vector<int64_t>{}));
@@ -217,9 +174,9 @@ TEST_F(DatasetTest, TheLastTenthOfTinyShakespeareIsPredictedOnce) {
   ASSERT_TRUE(Prepare(options, nullptr).ok());
   const auto splits = Open(folder_ / "s", "", 0.1, 64, 257);
   ASSERT_TRUE(splits.ok()) << splits.status();
-  EXPECT_EQ(splits->validation.size(), 111539);
-  EXPECT_EQ(splits->train.size(), 1115395 - 111539);
-  EXPECT_EQ(splits->validation.begin, splits->train.end);
+  EXPECT_EQ(splits->validation[0].size(), 111539);
+  EXPECT_EQ(splits->train[0].tokens.size(), 1115395 - 111539);
+  EXPECT_EQ(splits->validation[0].begin, splits->train[0].tokens.end);
   const ValidationWindows windows(splits->validation, 64);
   EXPECT_EQ(windows.num_predictions(), 111539);
   std::vector<int64_t> labels;
@@ -229,7 +186,7 @@ TEST_F(DatasetTest, TheLastTenthOfTinyShakespeareIsPredictedOnce) {
     }
   }
   std::vector<int64_t> tokens(111539);
-  splits->validation.file->Read(splits->validation.begin, 111539, tokens.data());
+  splits->validation[0].file->Read(splits->validation[0].begin, 111539, tokens.data());
   EXPECT_EQ(labels, tokens);
 }
 
@@ -237,16 +194,81 @@ TEST_F(DatasetTest, SplitsComeFromOneFileOrTwo) {
   const std::string a = Count("a", 100), b = Count("b", 50);
   const auto one = Open(a, "", 0.25, 10);
   ASSERT_TRUE(one.ok()) << one.status();
-  EXPECT_EQ(one->train.end, 75);
-  EXPECT_EQ(one->validation.begin, 75);
-  EXPECT_EQ(one->validation.end, 100);
+  EXPECT_EQ(one->train[0].tokens.end, 75);
+  EXPECT_EQ(one->validation[0].begin, 75);
+  EXPECT_EQ(one->validation[0].end, 100);
   const auto two = Open(a, b, 0.25, 10);
   ASSERT_TRUE(two.ok()) << two.status();
-  EXPECT_EQ(two->train.size(), 100);
-  EXPECT_EQ(two->validation.size(), 50);
+  EXPECT_EQ(two->train[0].tokens.size(), 100);
+  EXPECT_EQ(two->validation[0].size(), 50);
   EXPECT_NE(one->fingerprint, two->fingerprint);
   EXPECT_NE(one->fingerprint, Open(a, "", 0.26, 10)->fingerprint);
   EXPECT_EQ(one->fingerprint, Open(Count("copy", 100), "", 0.25, 10)->fingerprint);
+}
+
+TEST_F(DatasetTest, ValidationWindowsHoldOneRangeEach) {
+  const TokenRange all = Range(100);
+  // 3, 0, 1 and 2 windows of at most 7 predictions.
+  const std::vector<TokenRange> ranges = {
+      {all.file, 0, 20}, {all.file, 0, 1}, {all.file, 40, 43}, {all.file, 50, 60}};
+  const ValidationWindows windows(ranges, 7);
+  EXPECT_EQ(windows.size(), 3 + 0 + 1 + 2);
+  EXPECT_EQ(windows.num_predictions(), 19 + 0 + 3 + 10);
+  std::vector<int64_t> predicted;
+  for (int64_t window = 0; window < windows.size(); ++window) {
+    const Batch batch = windows.Windows(window, window + 1);
+    const std::vector<int64_t> inputs = Values(batch.input_ids_BS),
+                               labels = Values(batch.labels_BS);
+    for (size_t s = 0; s < labels.size(); ++s) {
+      EXPECT_EQ(inputs[s], labels[s] == kIgnoredLabel ? 0 : labels[s] - 1);
+      if (labels[s] != kIgnoredLabel) predicted.push_back(labels[s]);
+    }
+  }
+  std::vector<int64_t> expected;
+  for (const TokenRange& range : ranges) {
+    for (int64_t token = std::max<int64_t>(1, range.begin); token < range.end; ++token)
+      expected.push_back(token);
+  }
+  EXPECT_EQ(predicted, expected);
+  EXPECT_EQ(Values(windows.Windows(1, 6, 2).row_ids_B), (std::vector<int64_t>{1, 3, 5}));
+  EXPECT_EQ(Values(windows.Windows(1, 6, 2).labels_BS)[7], 40);
+}
+
+TEST_F(DatasetTest, EachFileGivesItsLastPartToValidation) {
+  DataConfig data;
+  data.set_validation_fraction(0.25);
+  data.add_train()->set_prefix(Count("a", 100));
+  data.add_train()->set_prefix(Count("b", 50));
+  data.mutable_train(1)->set_weight(2.5);
+  const auto splits = Open(data, 10);
+  ASSERT_TRUE(splits.ok()) << splits.status();
+  ASSERT_EQ(splits->train.size(), 2u);
+  EXPECT_EQ(splits->train[0].tokens.end, 75);
+  EXPECT_EQ(splits->train[1].tokens.end, 38);
+  EXPECT_EQ(splits->train[0].weight, 1);
+  EXPECT_EQ(splits->train[1].weight, 2.5);
+  EXPECT_EQ(NumTokens(splits->train), 113);
+  ASSERT_EQ(splits->validation.size(), 2u);
+  EXPECT_EQ(splits->validation[0].size(), 25);
+  EXPECT_EQ(splits->validation[1].begin, 38);
+
+  // The fingerprint knows all files, their weights and their order.
+  std::set<std::string> fingerprints = {splits->fingerprint};
+  data.mutable_train(1)->set_weight(2.5000000000000004);
+  fingerprints.insert(Open(data, 10)->fingerprint);
+  data.mutable_train()->SwapElements(0, 1);
+  fingerprints.insert(Open(data, 10)->fingerprint);
+  data.mutable_train(1)->set_prefix(Count("c", 101));
+  fingerprints.insert(Open(data, 10)->fingerprint);
+  data.set_validation(Count("d", 20));
+  EXPECT_EQ(Open(data, 10)->validation.size(), 1u);
+  EXPECT_EQ(NumTokens(Open(data, 10)->train), 151);
+  fingerprints.insert(Open(data, 10)->fingerprint);
+  EXPECT_EQ(fingerprints.size(), 5u);
+
+  data.mutable_train(1)->set_prefix(Count("e", 10));
+  EXPECT_THAT(std::string(Open(data, 10).status().message()),
+              HasSubstr("e has 10 tokens for training"));
 }
 
 TEST_F(DatasetTest, SplitsThatCannotBeUsedAreErrors) {

@@ -8,6 +8,7 @@
 #include "runtime/token_file.h"
 #include "runtime/tokenizer.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/tiny_gpt2_vocabulary.h"
 
 namespace hypermoe {
 namespace {
@@ -64,6 +65,35 @@ TEST_F(PrepareTest, TinyShakespeareDecodesBackToItself) {
   EXPECT_EQ(*(*MakeTokenizer("byte"))->Decode(ids), ReadFile(folder_ / "copy.txt"));
 }
 
+// The readers hand out pieces of a MiB, which end within words of these documents.
+TEST_F(PrepareTest, BytePairsDoNotDependOnThePiecesOfAReader) {
+  std::string document, escaped;
+  while (document.size() < (5 << 19)) {
+    document += "in the\t the!  tin";
+    escaped += "in the\\t the!  tin";
+  }
+  const std::string json = "{\"text\": \"the \"}\n{\"text\": \"" + escaped + "\"}\n";
+
+  PrepareOptions options;
+  options.inputs = {folder_.Write("a.jsonl", json), folder_.Write("b.txt", document)};
+  options.output = folder_ / "t";
+  options.tokenizer = WriteTinyGpt2(folder_, kTinyMerges);
+  const auto result = Prepare(options, nullptr);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->documents, 3);
+
+  const auto tokenizer = *MakeTokenizer(options.tokenizer);
+  std::vector<int32_t> expected;
+  for (const std::string& text : {std::string("the "), document, document}) {
+    tokenizer->Encode(text, &expected);
+    expected.push_back(tokenizer->end_of_text());
+  }
+  const auto file = *TokenFile::Open(folder_ / "t");
+  std::vector<int64_t> ids(static_cast<size_t>(file->num_tokens()));
+  file->Read(0, file->num_tokens(), ids.data());
+  EXPECT_TRUE(ids == std::vector<int64_t>(expected.begin(), expected.end()));
+}
+
 TEST_F(PrepareTest, MalformedTextStopsAndLeavesNothing) {
   const auto result = Run({folder_.Write("a.txt", "good"),
                            folder_.Write("b.jsonl", "{\"text\": \"a\"}\n{\"text\": 3}\n")});
@@ -109,6 +139,8 @@ TEST_F(PrepareTest, WrongOptionsAreUsageErrors) {
   options.output = folder_ / "t";
   options.tokenizer = "bites";
   EXPECT_EQ(ExitCodeOf(Prepare(options, nullptr).status()), ExitCode::kUsage);
+  options.tokenizer = "gpt2:" + (folder_ / "none");
+  EXPECT_EQ(ExitCodeOf(Prepare(options, nullptr).status()), ExitCode::kIo);
 }
 
 TEST_F(PrepareTest, AFailureLeavesOlderOutputAsItWas) {

@@ -38,7 +38,21 @@ TEST(MakeTokenizerTest, AnUnknownNameListsTheKnownOnes) {
   const auto tokenizer = MakeTokenizer("bytes");
   EXPECT_EQ(ExitCodeOf(tokenizer.status()), ExitCode::kUsage);
   EXPECT_EQ(std::string(tokenizer.status().message()),
-            "unknown tokenizer 'bytes': known are byte; did you mean 'byte'?");
+            "unknown tokenizer 'bytes': known are byte, gpt2:DIR; did you mean 'byte'?");
+}
+
+TEST(MakeTokenizerTest, Gpt2NeedsAFolder) {
+  for (const std::string name : {"gpt2", "gpt2:"}) {
+    const auto tokenizer = MakeTokenizer(name);
+    EXPECT_EQ(ExitCodeOf(tokenizer.status()), ExitCode::kUsage);
+    EXPECT_EQ(std::string(tokenizer.status().message()),
+              "the tokenizer '" + name +
+                  "' names no vocabulary: give gpt2:DIR, where the folder DIR holds vocab.json and "
+                  "merges.txt");
+  }
+  EXPECT_EQ(ExitCodeOf(MakeTokenizer("gpt2:/no/such/folder").status()), ExitCode::kIo);
+  EXPECT_NE(std::string(MakeTokenizer("gpt-2:a").status().message()).find("'gpt2:DIR'?"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ Outcome Compute(const RunConfig& config, const ProcessMesh& mesh) {
   Outcome outcome;
   outcome.loss = result.loss;
   outcome.balance_loss = result.balance_loss;
+  outcome.router_z_loss = result.router_z_loss;
   outcome.gradient_norm = GlobalGradientNorm(trainer.buffers(), *mesh.expert);
   outcome.gradients = Gradients(trainer);
   outcome.tokens_LN = result.tokens_LN;
@@ -37,6 +38,7 @@ void ExpectEqual(const Outcome& actual, const Outcome& reference, double toleran
                  const std::string& what) {
   EXPECT_LE(RelativeError(actual.loss, reference.loss), tolerance) << what;
   EXPECT_LE(RelativeError(actual.balance_loss, reference.balance_loss), tolerance) << what;
+  EXPECT_LE(RelativeError(actual.router_z_loss, reference.router_z_loss), tolerance) << what;
   EXPECT_LE(RelativeError(actual.gradient_norm, reference.gradient_norm), tolerance) << what;
   EXPECT_LE(LargestError(actual.gradients, reference.gradients), tolerance) << what;
   EXPECT_TRUE(actual.tokens_LN.equal(reference.tokens_LN)) << what;

@@ -15,7 +15,7 @@ std::vector<int> Degrees();
 
 // What one layout computed for step 3 of a randomized model.
 struct Outcome {
-  double loss = 0, balance_loss = 0, gradient_norm = 0;
+  double loss = 0, balance_loss = 0, router_z_loss = 0, gradient_norm = 0;
   NamedTensors gradients;
   at::Tensor tokens_LN;
 };

@@ -66,6 +66,10 @@ RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dty
     model.add_sparse_layers(2);
   }
   model.set_dropout(0.1);
+  if (kind != ModelConfig::dense) {
+    model.set_router_jitter(0.05);
+    model.set_router_z_coefficient(0.01);
+  }
   HyperConfig& hyper = *config.mutable_hyper();
   hyper.set_expert_embedding_dim(6);
   hyper.set_mlp_hidden_dim(7);
@@ -82,7 +86,9 @@ RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dty
   return config;
 }
 
-TokenRange TinyTokens(int64_t count) { return {std::make_shared<TinyTokenFile>(count), 0, count}; }
+std::vector<WeightedTokens> TinyTokens(int64_t count) {
+  return {{{std::make_shared<TinyTokenFile>(count), 0, count}, 1}};
+}
 
 void Randomize(Trainer& trainer) {
   for (const FlatBuffer& buffer : trainer.buffers()) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "configs/run.pb.h"
 #include "runtime/trainer.h"
@@ -13,11 +14,11 @@
 namespace hypermoe {
 
 // Three blocks of width 16, blocks 0 and 2 sparse with `num_experts` experts (kinds moe and hyper),
-// rows of 8 tokens, 12 rows a batch, dropout 0.1.
+// rows of 8 tokens, 12 rows a batch, dropout, router jitter and both router losses on.
 RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dtype dtype);
 
-// `count` keyed random tokens below 16, in memory.
-TokenRange TinyTokens(int64_t count = 4000);
+// One file of `count` keyed random tokens below 16, in memory.
+std::vector<WeightedTokens> TinyTokens(int64_t count = 4000);
 
 // Gives every parameter keyed random values of its own, the same at every layout: initial values
 // leave much of the hypernetwork without gradient (its last matrix is zero).

@@ -1,0 +1,16 @@
+// Multiplicative noise that depends on the global row and the element, not on the layout.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels/keyed_random.h"
+
+namespace hypermoe {
+
+// x times uniform numbers from 1 - amplitude to 1 + amplitude, element j of row b by number j of
+// the key derived from row_ids_B[b]; rows as in KeyedDropout. Differentiable in x. amplitude in [0,
+// 1); 0 returns x itself.
+at::Tensor KeyedJitter(const at::Tensor& x, double amplitude, const RandomKey& key,
+                       const at::Tensor& row_ids_B);
+
+}  // namespace hypermoe

@@ -1,0 +1,40 @@
+#include "model/side_network.h"
+
+#include <cmath>
+
+namespace hypermoe {
+
+SideNetwork::SideNetwork(const std::string& prefix, const ModelConfig& config,
+                         int64_t adapter_width, ParameterFactory& factory)
+    : adapter_(config.kind() == ModelConfig::adapter) {
+  const int64_t width = config.hidden_size(), inner = config.ffn_size();
+  const Init zero = Init::Constant(0);
+  if (adapter_) {
+    const std::string name = prefix + "adapter.";
+    const Init fan_in = Init::Uniform(1.0 / std::sqrt(static_cast<double>(width)));
+    weights_.up_GDF = factory.Make(name + "down.weight", {adapter_width, width}, fan_in);
+    weights_.up_GF = factory.Make(name + "down.bias", {adapter_width}, zero);
+    weights_.down_GFD = factory.Make(name + "up.weight", {width, adapter_width}, zero);
+    weights_.down_GD = factory.Make(name + "up.bias", {width}, zero);
+  } else if (config.kind() == ModelConfig::moe_share) {
+    const std::string name = prefix + "shared_expert.";
+    weights_.up_GDF =
+        factory.Make(name + "c_fc.weight", {width, inner}, Init::Normal(config.init_std()));
+    weights_.up_GF = factory.Make(name + "c_fc.bias", {inner}, zero);
+    weights_.down_GFD = factory.Make(name + "c_proj.weight", {inner, width}, zero);
+    weights_.down_GD = factory.Make(name + "c_proj.bias", {width}, zero);
+  }
+}
+
+at::Tensor SideNetwork::Forward(const at::Tensor& x_TD) const {
+  if (!weights_.up_GDF.defined()) return {};
+  const auto matrix = [&](const at::Tensor& weight) {
+    return (adapter_ ? weight.t() : weight).unsqueeze(0);
+  };
+  const GroupedFfnWeights one_group = {matrix(weights_.up_GDF), weights_.up_GF.unsqueeze(0),
+                                       matrix(weights_.down_GFD), weights_.down_GD.unsqueeze(0)};
+  return GroupedFfn(x_TD, {x_TD.size(0)}, one_group,
+                    adapter_ ? Activation::kRelu : Activation::kGeluTanh);
+}
+
+}  // namespace hypermoe

@@ -1,0 +1,16 @@
+// What a training step says in metrics.jsonl.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+
+#include "runtime/trainer.h"
+
+namespace hypermoe {
+
+// The line of the step that is the `step`th of the run, from 1, which has now seen `tokens` tokens.
+// Event files (runtime/event_file.h) show every number in it that stands at the top.
+nlohmann::json TrainLine(int64_t step, int64_t tokens, double tokens_per_second,
+                         const StepResult& result);
+
+}  // namespace hypermoe

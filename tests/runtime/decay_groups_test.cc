@@ -1,0 +1,91 @@
+#include "runtime/decay_groups.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "runtime/config_loader.h"
+#include "runtime/trainer.h"
+#include "tests/support/tiny_training.h"
+
+namespace hypermoe {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+// The names that --set optimizer.no_decay=`value` gives, in a configuration.
+OptimizerConfig Exempting(const std::string& value) {
+  const auto config = LoadConfig("", {"optimizer.no_decay=" + value});
+  EXPECT_TRUE(config.ok()) << config.status();
+  return config->optimizer();
+}
+
+std::vector<Parameter> SomeParameters() {
+  std::vector<Parameter> parameters(4);
+  const char* names[] = {"wte.weight", "wpe.weight", "h.0.mlp.experts.expert_{e}.c_fc.weight",
+                         "ln_f.bias"};
+  for (int i = 0; i < 4; ++i) {
+    parameters[i].name = names[i];
+    parameters[i].weight_decay = i < 3;
+  }
+  return parameters;
+}
+
+std::vector<std::string> Decayed(const OptimizerConfig& config) {
+  std::vector<Parameter> parameters = SomeParameters();
+  std::vector<std::string> names;
+  for (const Parameter& parameter : ApplyNoDecay(config, parameters)) {
+    if (parameter.weight_decay) names.push_back(parameter.name);
+  }
+  return names;
+}
+
+TEST(NoDecayTest, TakesOutWhatAPatternMatchesAndNothingElse) {
+  const std::string expert = "h.0.mlp.experts.expert_{e}.c_fc.weight";
+  EXPECT_THAT(Decayed({}), ElementsAre("wte.weight", "wpe.weight", expert));
+  EXPECT_THAT(Decayed(Exempting("wte.*")), ElementsAre("wpe.weight", expert));
+  EXPECT_THAT(Decayed(Exempting("w[tp]e.weight")), ElementsAre(expert));
+  EXPECT_THAT(Decayed(Exempting("wpe.*,*.experts.*")), ElementsAre("wte.weight"));
+  EXPECT_THAT(Decayed(Exempting("*")), IsEmpty());
+  // Whole names, not parts of them; and what does not decay anyway does not begin to.
+  EXPECT_THAT(Decayed(Exempting("wte")), ElementsAre("wte.weight", "wpe.weight", expert));
+  EXPECT_THAT(Decayed(Exempting("*.bias")), ElementsAre("wte.weight", "wpe.weight", expert));
+}
+
+TEST(NoDecayTest, APatternThatMatchesNothingIsAnErrorThatNamesTheNearestName) {
+  const std::vector<Parameter> parameters = SomeParameters();
+  for (const char* value : {"", "wte.*", "*.bias", "*expert_{e}*"}) {
+    EXPECT_TRUE(CheckNoDecay(Exempting(value), parameters).ok()) << value;
+  }
+  const absl::Status status = CheckNoDecay(Exempting("wpe.*,wte.wieght"), parameters);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kConfig);
+  EXPECT_THAT(
+      std::string(status.message()),
+      AllOf(HasSubstr("optimizer.no_decay"), HasSubstr("'wte.wieght'"), HasSubstr("'wte.weight'")));
+}
+
+// Elements that the trainer of a tiny model decays, over all groups.
+int64_t DecayedElements(const std::string& no_decay) {
+  RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float32);
+  *config.mutable_optimizer()->mutable_no_decay() = Exempting(no_decay).no_decay();
+  Trainer trainer(config, OneRankMesh(), TinyTokens());
+  int64_t count = 0;
+  for (const FlatBuffer& buffer : trainer.buffers()) count += buffer.decayed_elements();
+  return count;
+}
+
+TEST(NoDecayTest, IsWhatTheTrainerDecays) {
+  const int64_t all = DecayedElements("");
+  const int64_t embedding = int64_t{257} * 16;
+  EXPECT_EQ(DecayedElements("wte.*"), all - embedding);
+  const int64_t experts = 2 * 4 * 2 * 16 * 24;  // blocks, experts, matrices of each
+  EXPECT_EQ(DecayedElements("wte.*,*.experts.*"), all - embedding - experts);
+  EXPECT_EQ(DecayedElements("*"), 0);
+}
+
+}  // namespace
+}  // namespace hypermoe
