@@ -1,7 +1,6 @@
-// GPT-2 (model_semantics: pre-norm blocks, learned positions, tanh GELU, head tied to the token
-// embedding), whose feed-forward sub-layers may be mixtures of experts, plain or with HyperExperts.
-// Parameter names are Hugging Face's (h.0.attn.c_attn.weight
-// ...), matrices [in, out].
+// GPT-2 (pre-norm blocks, learned positions, tanh GELU, head tied to the token embedding), whose
+// feed-forward sub-layers may be mixtures of experts, plain or with HyperExperts. Parameter names
+// are Hugging Face's (h.0.attn.c_attn.weight and so on), matrices [in, out].
 //
 // Legend: B rows of this rank, S positions, T = B * S tokens, D width, V vocabulary, H heads.
 #pragma once
@@ -50,7 +49,7 @@ class Gpt2 {
        std::shared_ptr<TokenDispatcher> dispatcher);
   ~Gpt2();
 
-  // Collective over the expert group (kinds moe and hyper), in backward too: every rank calls it
+  // Collective over the expert group (all kinds but dense), in backward too: every rank calls it
   // equally often, with zero rows too. At most sequence_length positions, cached ones included.
   ModelOutput Forward(const Batch& batch, const ForwardMode& mode);
 

@@ -107,6 +107,12 @@ def data_cases(folder, source):
     with open(os.path.join(folder, "bad.jsonl"), "w") as file:
         file.write('{"text": "good"}\n{"text": "no end}\n')
 
+    os.mkdir(os.path.join(folder, "bad_merges"))
+    with open(os.path.join(folder, "bad_merges", "vocab.json"), "w") as file:
+        file.write('{"a": 0}')
+    with open(os.path.join(folder, "bad_merges", "merges.txt"), "w") as file:
+        file.write("#version: 0.2\na b c\n")
+
     def train(name, code, names, data, *changes):
         more = [word for change in changes for word in ("--set", change)]
         return Case(name, train_arguments(source, "never_made", more, data), code, names)
@@ -129,6 +135,12 @@ def data_cases(folder, source):
         prepare("input that does not exist", IO, [r"no_such\.txt"], "--input", "no_such.txt", "--output", "out"),
         prepare("unknown tokenizer", USAGE, ["bpe", "byte"],
                 "--input", "good.txt", "--output", "out", tokenizer="bpe"),
+        prepare("tokenizer without its folder", USAGE, ["gpt2", "gpt2:DIR"],
+                "--input", "good.txt", "--output", "out", tokenizer="gpt2"),
+        prepare("tokenizer folder that does not exist", IO, [r"no_such_folder/vocab\.json"],
+                "--input", "good.txt", "--output", "out", tokenizer="gpt2:no_such_folder"),
+        prepare("malformed tokenizer", BAD_DATA, [r"bad_merges/(vocab\.json|merges\.txt)"],
+                "--input", "good.txt", "--output", "out", tokenizer="gpt2:bad_merges"),
         prepare("prepare on several ranks", USAGE, ["prepare", "one rank", "2"],
                 "--input", "good.txt", "--output", "out", ranks=(2,)),
         prepare("output below a file", IO, [r"good\.txt"], "--input", "good.txt", "--output", "good.txt/out"),
