@@ -95,7 +95,10 @@ absl::StatusOr<std::string> Generate(const GenerateOptions& options,
   ASSIGN_OR_RETURN(const LoadedModel loaded,
                    LoadModel(options.checkpoint, "", world, expert_parallel));
   const RunConfig& config = loaded.info.config;
-  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, TokenizerOf(config));
+  // Each rank reads the tokenizer's files: one that cannot must not leave the others decoding.
+  absl::StatusOr<std::unique_ptr<Tokenizer>> opened = TokenizerOf(config);
+  RETURN_IF_ERROR(Agree(*world, opened.status()));
+  const std::unique_ptr<Tokenizer> tokenizer = *std::move(opened);
   std::vector<int32_t> prompt;
   tokenizer->Encode(options.prompt, &prompt);
   std::vector<int64_t> ids(prompt.begin(), prompt.end());
