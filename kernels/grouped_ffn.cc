@@ -146,14 +146,16 @@ at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_p
               " do not fit weights ", weights.up_GDF.sizes(), " and ", weights.down_GFD.sizes());
   TORCH_CHECK(weights.up_GF.defined() == weights.down_GD.defined(),
               "GroupedFfn: give both biases or none");
+  const at::ScalarType dtype = x_RD.scalar_type();
   // Autograd takes an absent input as an empty optional, not as an undefined tensor.
   std::optional<at::Tensor> up_bias, down_bias;
   if (weights.up_GF.defined()) {
-    up_bias = weights.up_GF;
-    down_bias = weights.down_GD;
+    up_bias = weights.up_GF.to(dtype);
+    down_bias = weights.down_GD.to(dtype);
   }
-  return GroupedFfnFunction::apply(x_RD.contiguous(), weights.up_GDF, up_bias, weights.down_GFD,
-                                   down_bias, rows_per_group, static_cast<int64_t>(activation));
+  return GroupedFfnFunction::apply(x_RD.contiguous(), weights.up_GDF.to(dtype), up_bias,
+                                   weights.down_GFD.to(dtype), down_bias, rows_per_group,
+                                   static_cast<int64_t>(activation));
 }
 
 }  // namespace hypermoe

@@ -7,7 +7,7 @@
 
 namespace hypermoe {
 
-// x: [rows * m, ...], float32 or float64, where rows = row_ids_B.numel() and the n elements of each
+// x: [rows * m, ...], floating point, where rows = row_ids_B.numel() and the n elements of each
 // row are consecutive. Element j of row b is zeroed if uniform(key, row_ids_B[b], j) < probability,
 // otherwise divided by 1 - probability; 24 random bits an element. Differentiable; the mask is kept
 // for backward, one byte an element. probability in [0, 1); 0 returns x itself.

@@ -3,7 +3,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "launch/build_identity.h"
 #include "launch/commands.h"
 #include "parallel/process_mesh.h"
@@ -21,7 +23,20 @@ struct Arguments {
   std::vector<std::string> overrides;
   std::string resume = "auto";
   int64_t stop_at_step = 0;
+  std::string profile_steps;
 };
+
+absl::StatusOr<ProfiledSteps> ParseProfiledSteps(const std::string& text) {
+  ProfiledSteps steps;
+  if (text.empty()) return steps;
+  const std::vector<std::string> ends = absl::StrSplit(text, ':');
+  if (ends.size() != 2 || !absl::SimpleAtoi(ends[0], &steps.first) ||
+      !absl::SimpleAtoi(ends[1], &steps.last) || steps.first < 1 || steps.last < steps.first) {
+    return UsageError(absl::StrCat("--profile_steps is '", text,
+                                   "': expected FIRST:LAST, steps counted from 1, such as 10:12"));
+  }
+  return steps;
+}
 
 absl::StatusOr<RunConfig> ReadConfig(const Arguments& arguments, int world_size) {
   ASSIGN_OR_RETURN(RunConfig config, LoadConfig(arguments.config, arguments.overrides));
@@ -52,6 +67,7 @@ int ExpertDegree(const RunConfig& config, int world_size) {
 }
 
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
+  ASSIGN_OR_RETURN(const ProfiledSteps profile, ParseProfiledSteps(arguments.profile_steps));
   RETURN_IF_ERROR(CheckSameBuild(*world));
   absl::StatusOr<RunConfig> config = ReadConfig(arguments, world->size());
   RETURN_IF_ERROR(Agree(*world, config.status()));
@@ -61,6 +77,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   options.run_dir = arguments.run_dir;
   options.resume = arguments.resume == "auto";
   options.stop_at_step = arguments.stop_at_step;
+  options.profile = profile;
   options.threads = UseThreads(options.config.runtime().threads());
   RETURN_IF_ERROR(CheckSameRun(options.config, options.threads, *world));
   const int degree = ExpertDegree(options.config, world->size());
@@ -92,6 +109,9 @@ JobBody DefinePretrain(CLI::App& app) {
          "Save and stop after this step, with exit code 75; the same command without it goes on")
       ->check(Within(1, 1e9))
       ->type_name("N");
+  app.add_option("--profile_steps", arguments->profile_steps,
+                 "Write a Chrome trace of these steps from every rank into DIR/traces")
+      ->type_name("FIRST:LAST");
   app.footer(
       "Example:\n"
       "  mpirun -np 4 hypermoe pretrain --config configs/debug.textproto --run_dir runs/a \\\n"

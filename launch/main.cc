@@ -1,9 +1,5 @@
 // hypermoe <command>: one process of a job that mpirun starts, or a job of one rank without it.
-#include <malloc.h>
-
 #include <CLI/CLI.hpp>
-#include <csignal>
-#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -66,17 +62,6 @@ absl::StatusOr<Request> ParseCommandLine(int argc, char** argv) {
     return UsageError(absl::StrCat(place, ": ", error.what(), "; see `", place, " --help`"));
   }
   return Request{bodies.at(app.get_subcommands().front()->get_name()), ""};
-}
-
-// What holds for the whole process.
-void SetUpProcess() {
-  // glibc gives large blocks back to the system when they are freed, and the next step pays for
-  // each page again. Tensors of all steps have the same sizes: keep what has been used once.
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  mallopt(M_TOP_PAD, 64 << 20);
-  // A file-size limit is then an error that names the file, not a signal.
-  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 int Main(int argc, char** argv) {

@@ -1,8 +1,12 @@
 #include "launch/run_job.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
+#include <limits>
 #include <string>
 #include <thread>
 
@@ -54,6 +58,16 @@ void EndJobLater(const absl::Status& status) {
 }
 
 }  // namespace
+
+void SetUpProcess() {
+  // glibc gives large blocks back to the system when they are freed, and the next step pays for
+  // each page again. Tensors of all steps have the same sizes: keep what has been used once.
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_TOP_PAD, 64 << 20);
+  // A file-size limit is then an error that names the file, not a signal.
+  std::signal(SIGXFSZ, SIG_IGN);
+}
 
 int RunJob(int* argc, char*** argv, const JobBody& body) {
   std::unique_ptr<DistributedContext> context;

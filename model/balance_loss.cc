@@ -10,6 +10,20 @@
 namespace hypermoe {
 namespace {
 
+// Tokens of this rank by layer and selected expert: all of them, and those that it has no room for.
+at::Tensor CountTokens(const std::vector<RoutingResult>& routing) {
+  const int64_t num_experts = routing[0].probs_TN.size(1);
+  std::vector<at::Tensor> all, dropped;
+  for (const RoutingResult& layer : routing) {
+    all.push_back(at::bincount(layer.expert_ids_T, {}, num_experts));
+    dropped.push_back(layer.taken_T.defined()
+                          ? at::bincount(layer.expert_ids_T.masked_select(layer.taken_T.logical_not()),
+                                         {}, num_experts)
+                          : at::zeros({num_experts}, at::kLong));
+  }
+  return at::stack({at::stack(all), at::stack(dropped)});
+}
+
 // Statistics over all tokens of the micro-batch. f is constant in backward, so a rank needs only
 // the global f to differentiate its own part of P.
 at::Tensor MicroBatchShare(const std::vector<RoutingResult>& routing, const at::Tensor& tokens_LN) {
@@ -50,15 +64,13 @@ BalanceLoss ComputeBalanceLoss(const std::vector<RoutingResult>& routing, int64_
   BalanceLoss result;
   if (routing.empty()) {
     result.share = at::zeros({});
-    result.tokens_LN = at::zeros({0, 0}, at::kLong);
+    result.tokens_LN = result.dropped_LN = at::zeros({0, 0}, at::kLong);
     return result;
   }
-  std::vector<at::Tensor> tokens;
-  for (const RoutingResult& layer : routing) {
-    tokens.push_back(at::bincount(layer.expert_ids_T, {}, layer.probs_TN.size(1)));
-  }
-  result.tokens_LN = at::stack(tokens);
-  world.AllReduceSum(result.tokens_LN);
+  const at::Tensor counts_2LN = CountTokens(routing);
+  world.AllReduceSum(counts_2LN);
+  result.tokens_LN = counts_2LN[0];
+  result.dropped_LN = counts_2LN[1];
   const bool row = config.scope() == BalanceLossConfig::row;
   const at::Tensor share = row ? RowShare(routing, sequence_length, scale.global_rows)
                                : MicroBatchShare(routing, result.tokens_LN) /

@@ -21,6 +21,7 @@ struct BalanceLoss {
   at::Tensor share;      // scalar, differentiable; 0 if there is no sparse layer
   at::Tensor tokens_LN;  // int64: tokens of the whole micro-batch by sparse layer and expert, over
                          // the world
+  at::Tensor dropped_LN;  // those of them for which the expert had no room
 };
 
 struct BalanceScale {

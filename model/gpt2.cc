@@ -11,6 +11,7 @@
 #include <string>
 
 #include "kernels/keyed_dropout.h"
+#include "model/recomputed_block.h"
 #include "model/transformer_block.h"
 
 namespace hypermoe {
@@ -26,12 +27,12 @@ std::vector<int64_t> SparseLayers(const ModelConfig& config) {
   return layers;
 }
 
-Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, at::ScalarType dtype,
+Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, Precision precision,
            std::shared_ptr<TokenDispatcher> dispatcher)
-    : config_(model), sparse_layers_(SparseLayers(model)) {
+    : config_(model), precision_(precision), sparse_layers_(SparseLayers(model)) {
   TORCH_CHECK(sparse_layers_.empty() || dispatcher != nullptr,
               "a sparse model needs a token dispatcher");
-  ParameterFactory factory(seed, dtype, &parameters_);
+  ParameterFactory factory(seed, precision.parameters, &parameters_);
   const Init embedding = Init::Normal(model.init_std());
   wte_VD_ = factory.Make("wte.weight", {model.vocab_size(), model.hidden_size()}, embedding);
   wpe_SD_ = factory.Make("wpe.weight", {model.sequence_length(), model.hidden_size()}, embedding);
@@ -62,7 +63,8 @@ at::Tensor Gpt2::Embed(const Batch& batch, const ForwardMode& mode) const {
   TORCH_CHECK(past + positions <= config_.sequence_length(), "sequence of ", past + positions,
               " tokens is longer than model.sequence_length (", config_.sequence_length(), ")");
   const at::Tensor tokens_BSD = at::embedding(wte_VD_, batch.input_ids_BS);
-  const at::Tensor x_BSD = tokens_BSD + wpe_SD_.narrow(0, past, positions);
+  const at::Tensor x_BSD =
+      (tokens_BSD + wpe_SD_.narrow(0, past, positions)).to(precision_.activations);
   const double dropout = mode.training ? config_.dropout() : 0.0;
   return KeyedDropout(x_BSD.view({-1, config_.hidden_size()}), dropout,
                       mode.key.Derive("embedding"), batch.row_ids_B);
@@ -74,13 +76,16 @@ ModelOutput Gpt2::Forward(const Batch& batch, const ForwardMode& mode) {
     mode.cache->keys.resize(blocks_.size());
     mode.cache->values.resize(blocks_.size());
   }
+  if (hyper_ != nullptr) hyper_->Prepare();
   at::Tensor x_TD = Embed(batch, mode);
-  for (const auto& block : blocks_)
-    x_TD = block->Forward(x_TD, batch.row_ids_B, mode, &output.routing);
+  for (const auto& block : blocks_) {
+    x_TD = mode.recompute ? ForwardRecomputed(*block, x_TD, batch.row_ids_B, mode, &output.routing)
+                          : block->Forward(x_TD, batch.row_ids_B, mode, &output.routing);
+  }
   if (mode.cache != nullptr) mode.cache->length += batch.input_ids_BS.size(1);
   x_TD = at::layer_norm(x_TD, {config_.hidden_size()}, ln_f_weight_, ln_f_bias_,
                         config_.layer_norm_epsilon());
-  output.logits_TV = at::mm(x_TD, wte_VD_.t());
+  output.logits_TV = at::mm(x_TD, wte_VD_.to(precision_.activations).t());
   return output;
 }
 
@@ -93,7 +98,8 @@ void Gpt2::ParametersChanged() {
 }
 
 at::Tensor CrossEntropy(const at::Tensor& logits_TV, const at::Tensor& labels_BS, double divisor) {
-  return at::cross_entropy_loss(logits_TV, labels_BS.reshape({-1}), {}, at::Reduction::Sum,
+  const at::ScalarType precise = logits_TV.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return at::cross_entropy_loss(logits_TV.to(precise), labels_BS.reshape({-1}), {}, at::Reduction::Sum,
                                 kIgnoredLabel) /
          divisor;
 }

@@ -32,6 +32,7 @@ struct KeyValueCache {
 // What a forward pass depends on beside parameters and tokens.
 struct ForwardMode {
   bool training = false;           // dropout acts
+  bool recompute = false;          // blocks: see recomputed_block.h; gradients must be enabled
   RandomKey key;                   // of this step; only looked at in training
   KeyValueCache* cache = nullptr;  // append to and attend to these positions (decoding)
 };
@@ -41,11 +42,17 @@ struct ModelOutput {
   std::vector<RoutingResult> routing;  // by sparse layer
 };
 
+struct Precision {
+  at::ScalarType parameters = at::kFloat;   // and their gradients
+  at::ScalarType activations = at::kFloat;  // and matrix products; the router's and statistics of
+                                            // norms have that of parameters
+};
+
 class Gpt2 {
  public:
   // Makes all parameters, keyed by `seed`. The dispatcher (over model.num_experts experts) decides
   // which experts are held here; null for kind dense. Nothing is communicated.
-  Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, at::ScalarType dtype,
+  Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, Precision precision,
        std::shared_ptr<TokenDispatcher> dispatcher);
   ~Gpt2();
 
@@ -68,6 +75,7 @@ class Gpt2 {
   at::Tensor Embed(const Batch& batch, const ForwardMode& mode) const;
 
   ModelConfig config_;
+  Precision precision_;
   std::vector<Parameter> parameters_;
   std::vector<int64_t> sparse_layers_;
   at::Tensor wte_VD_, wpe_SD_, ln_f_weight_, ln_f_bias_;
@@ -77,7 +85,7 @@ class Gpt2 {
 
 // Sum of -log softmax(logits)[label] over the labels that count, divided by `divisor` (the number
 // of counted labels of the whole batch, over all ranks and micro-batches). 0 without labels.
-// Scalar, differentiable.
+// Scalar, at least float32, differentiable.
 at::Tensor CrossEntropy(const at::Tensor& logits_TV, const at::Tensor& labels_BS, double divisor);
 
 // The blocks that are sparse under `config`, ascending; empty for kind dense.

@@ -142,14 +142,19 @@ void HyperNetwork::Invalidate() {
   leaf_up_NAD_.clear();
 }
 
-at::Tensor HyperNetwork::Apply(const at::Tensor& sorted_TD,
-                               const std::vector<int64_t>& rows_per_expert, int64_t sparse_index) {
-  if (config_.execution() == HyperConfig::per_token)
-    return ApplyPerToken(sorted_TD, rows_per_expert, sparse_index);
+void HyperNetwork::Prepare() {
+  if (config_.execution() == HyperConfig::per_token) return;
   // HyperExperts made for evaluation have no graph; a step that will run backward needs one.
   const bool current = generated_down_LNDA_.defined() &&
                        (generated_down_LNDA_.requires_grad() || !at::GradMode::is_enabled());
   if (!current) Generate();
+}
+
+at::Tensor HyperNetwork::Apply(const at::Tensor& sorted_TD,
+                               const std::vector<int64_t>& rows_per_expert, int64_t sparse_index) {
+  if (config_.execution() == HyperConfig::per_token)
+    return ApplyPerToken(sorted_TD, rows_per_expert, sparse_index);
+  Prepare();
   const auto i = static_cast<size_t>(sparse_index);
   return GroupedFfn(sorted_TD, rows_per_expert, {leaf_down_NDA_[i], {}, leaf_up_NAD_[i], {}},
                     Activation::kRelu);
@@ -174,14 +179,15 @@ at::Tensor HyperNetwork::ApplyPerToken(const at::Tensor& sorted_TD,
   }
   const at::Tensor expert_ids_T = at::tensor(expert_ids, at::kLong);
   const at::Tensor z_TN =
-      MeanOfUnselected(num_experts_, sorted_TD.options()).index_select(0, expert_ids_T);
+      MeanOfUnselected(num_experts_, down_.options()).index_select(0, expert_ids_T);
   const at::Tensor k_TQ = HiddenVectors(
       SelectionEmbedding(layers_[static_cast<size_t>(sparse_index)], z_TN), sparse_index);
   const at::Tensor down_TDA =
       at::linear(k_TQ, down_, down_bias_).view({tokens, width_, bottleneck});
   const at::Tensor up_TAD = at::linear(k_TQ, up_, up_bias_).view({tokens, bottleneck, width_});
-  const at::Tensor hidden_T1A = at::relu(at::bmm(sorted_TD.unsqueeze(1), down_TDA));
-  return at::bmm(hidden_T1A, up_TAD).squeeze(1);
+  const at::Tensor x_T1D = sorted_TD.to(down_.scalar_type()).unsqueeze(1);
+  const at::Tensor y_T1D = at::bmm(at::relu(at::bmm(x_T1D, down_TDA)), up_TAD);
+  return y_T1D.squeeze(1).to(sorted_TD.scalar_type());
 }
 
 }  // namespace hypermoe

@@ -39,9 +39,14 @@ class HyperNetwork {
   // Whether Apply takes the rows that this rank's experts have received, instead of its own tokens.
   bool at_owner() const { return config_.execution() == HyperConfig::owner; }
 
+  // Generates if no current HyperExperts are there. Call it where a graph is to be made (gradients
+  // enabled) before passes that make none, for recomputation. Local; nothing for per_token.
+  void Prepare();
+
   // Output of the HyperExperts for rows grouped by selected expert: sorted_TD holds
   // rows_per_expert[i] rows for expert i (at the owner: for expert local.begin + i). Generates
-  // first if no current HyperExperts are there. x is the normalised input of the sub-layer.
+  // first if needed. x is the normalised input of the sub-layer, in any precision: that of the
+  // result.
   at::Tensor Apply(const at::Tensor& sorted_TD, const std::vector<int64_t>& rows_per_expert,
                    int64_t sparse_index);
 

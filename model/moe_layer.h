@@ -29,6 +29,22 @@ struct SparseParts {
   int64_t adapter_width = 0;      // kind adapter
 };
 
+// What a pass over a sparse layer has decided and received. The pass can then be made again, in
+// backward, without choosing experts or sending anything.
+struct MoeRecord {
+  at::Tensor expert_ids_T, taken_T;
+  std::shared_ptr<const DispatchPlan> plan;  // null: nothing recorded yet
+  at::Tensor received, returned;             // by the experts held here; from the experts chosen
+};
+
+// What one pass over a sparse layer depends on beside its input.
+struct MoePass {
+  int64_t num_rows = 0;  // that the tokens are of
+  RouterNoise noise;
+  CapacityConfig capacity;
+  MoeRecord* record = nullptr;  // filled if it is empty, otherwise followed; null: neither
+};
+
 class MoeLayer {
  public:
   // prefix: "h.3.mlp.". Parameters: prefix + router.w_gate,
@@ -36,16 +52,24 @@ class MoeLayer {
   MoeLayer(const std::string& prefix, const ModelConfig& config, const SparseParts& parts,
            ParameterFactory& factory);
 
-  // y_TD = gate * expert(x) + what the kind adds (HyperExpert(x): Eq. 9). Appends the routing
-  // decision to `routing`. Collective over the expert group, in backward too, with zero tokens too.
-  at::Tensor Forward(const at::Tensor& x_TD, const RouterNoise& noise,
+  // y_TD = gate * expert(x), or 0 where the expert has no room, + what the kind adds
+  // (HyperExpert(x): Eq. 9). In the precision of x_TD; the gate acts in the router's. Appends the
+  // routing decision to `routing`. Collective over the expert group, in backward too, with zero
+  // tokens too.
+  at::Tensor Forward(const at::Tensor& x_TD, const MoePass& pass,
                      std::vector<RoutingResult>* routing);
 
  private:
   using Plan = std::shared_ptr<const DispatchPlan>;
-  at::Tensor AtSource(const at::Tensor& sorted_TD, const at::Tensor& gate_T1, const Plan& plan);
-  at::Tensor AtOwner(const at::Tensor& sorted_TD, const at::Tensor& gate_T1, const Plan& plan);
-  at::Tensor RunExperts(const at::Tensor& rows_RD, const Plan& plan) const;
+  bool AtOwner() const { return parts_.hyper != nullptr && parts_.hyper->at_owner(); }
+  RoutingResult Route(const at::Tensor& x_TD, const MoePass& pass, MoeRecord* record) const;
+  at::Tensor ApplyAtSource(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
+                           MoeRecord* record);
+  at::Tensor ApplyAtOwner(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
+                          MoeRecord* record);
+  at::Tensor RunExperts(const at::Tensor& rows_RD, const std::vector<int64_t>& rows_per_expert) const;
+  at::Tensor RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,
+                                  const Plan& plan) const;
 
   Router router_;
   GroupedFfnWeights experts_;  // stacked over the experts held here

@@ -18,6 +18,7 @@ struct RoutingResult {
   at::Tensor probs_TN;      // softmax over all experts, at least float32; differentiable
   at::Tensor expert_ids_T;  // int64; the lower id where probabilities are equal
   at::Tensor gate_T;        // the chosen expert's probability; differentiable
+  at::Tensor taken_T;       // bool: the chosen expert has room for the token; undefined: for all
 };
 
 // Multiplicative noise on what the router sees, in training (arXiv:2101.03961, Sec. 2.2).
@@ -32,8 +33,11 @@ class Router {
   // Parameter: prefix + "w_gate" [D,N].
   Router(const std::string& prefix, int64_t width, int64_t num_experts, double init_std,
          ParameterFactory& factory);
-  // The noise acts on a copy: experts see x_TD itself.
-  RoutingResult Forward(const at::Tensor& x_TD, const RouterNoise& noise) const;
+  // In the precision of w_gate, whatever that of x_TD. The noise acts on a copy: experts see x_TD
+  // itself. `chosen_T`: the experts of an earlier pass over the same x_TD, which are then taken
+  // instead of the likeliest.
+  RoutingResult Forward(const at::Tensor& x_TD, const RouterNoise& noise,
+                        const at::Tensor& chosen_T = {}) const;
 
  private:
   at::Tensor w_gate_DN_;

@@ -38,7 +38,8 @@ TransformerBlock::TransformerBlock(const ModelConfig& config, int64_t layer,
 }
 
 at::Tensor TransformerBlock::Forward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
-                                     const ForwardMode& mode, std::vector<RoutingResult>* routing) {
+                                     const ForwardMode& mode, std::vector<RoutingResult>* routing,
+                                     MoeRecord* record) {
   const int64_t width = config_.hidden_size();
   const double epsilon = config_.layer_norm_epsilon();
   const double dropout = mode.training ? config_.dropout() : 0.0;
@@ -50,7 +51,7 @@ at::Tensor TransformerBlock::Forward(const at::Tensor& x_TD, const at::Tensor& r
       x_TD + KeyedDropout(attention_TD, dropout, key.Derive("attention output"), row_ids_B);
   const at::Tensor ffn_TD =
       FeedForward(at::layer_norm(middle_TD, {width}, ln_2_weight_, ln_2_bias_, epsilon), row_ids_B,
-                  mode, routing);
+                  mode, routing, record);
   return middle_TD + KeyedDropout(ffn_TD, dropout, key.Derive("feed-forward output"), row_ids_B);
 }
 
@@ -59,7 +60,11 @@ at::Tensor TransformerBlock::Attention(const at::Tensor& x_TD, const at::Tensor&
   const int64_t rows = row_ids_B.numel(), heads = config_.num_heads(),
                 width = config_.hidden_size();
   const int64_t positions = rows == 0 ? 0 : x_TD.size(0) / rows;
-  const at::Tensor qkv_TE = at::addmm(c_attn_bias_, x_TD, c_attn_weight_);
+  const auto in_precision = [&](const at::Tensor& parameter) {
+    return parameter.to(x_TD.scalar_type());
+  };
+  const at::Tensor qkv_TE =
+      at::addmm(in_precision(c_attn_bias_), x_TD, in_precision(c_attn_weight_));
   const auto qkv =
       qkv_TE.view({rows, positions, 3, heads, width / heads}).permute({2, 0, 3, 1, 4}).unbind(0);
   at::Tensor keys = qkv[1], values = qkv[2];
@@ -78,19 +83,28 @@ at::Tensor TransformerBlock::Attention(const at::Tensor& x_TD, const at::Tensor&
   dropout.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("attention probabilities");
   dropout.row_ids_B = row_ids_B;
   const at::Tensor attended_BHSC = CausalAttention(qkv[0], keys, values, dropout);
-  return at::addmm(attn_proj_bias_, attended_BHSC.transpose(1, 2).reshape({x_TD.size(0), width}),
-                   attn_proj_weight_);
+  return at::addmm(in_precision(attn_proj_bias_),
+                   attended_BHSC.transpose(1, 2).reshape({x_TD.size(0), width}),
+                   in_precision(attn_proj_weight_));
 }
 
 at::Tensor TransformerBlock::FeedForward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
                                          const ForwardMode& mode,
-                                         std::vector<RoutingResult>* routing) {
+                                         std::vector<RoutingResult>* routing, MoeRecord* record) {
   if (moe_ != nullptr) {
-    RouterNoise noise;
-    noise.jitter = mode.training ? config_.router_jitter() : 0.0;
-    noise.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("router jitter");
-    noise.row_ids_B = row_ids_B;
-    return moe_->Forward(x_TD, noise, routing);
+    MoePass pass;
+    pass.num_rows = row_ids_B.numel();
+    pass.noise.jitter = mode.training ? config_.router_jitter() : 0.0;
+    pass.noise.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("router jitter");
+    pass.noise.row_ids_B = row_ids_B;
+    // Generation (with a cache) takes every token.
+    if (mode.training) {
+      pass.capacity = config_.training_capacity();
+    } else if (mode.cache == nullptr) {
+      pass.capacity = config_.evaluation_capacity();
+    }
+    pass.record = record;
+    return moe_->Forward(x_TD, pass, routing);
   }
   const GroupedFfnWeights one_group = {dense_.up_GDF.unsqueeze(0), dense_.up_GF.unsqueeze(0),
                                        dense_.down_GFD.unsqueeze(0), dense_.down_GD.unsqueeze(0)};

@@ -23,15 +23,17 @@ class TransformerBlock {
   TransformerBlock(const ModelConfig& config, int64_t layer, const SparseParts* sparse,
                    ParameterFactory& factory);
 
-  // x_TD holds the tokens of row_ids_B's rows, row by row.
+  // x_TD holds the tokens of row_ids_B's rows, row by row; the result has its precision. `record`:
+  // see MoePass; unused in a dense block.
   at::Tensor Forward(const at::Tensor& x_TD, const at::Tensor& row_ids_B, const ForwardMode& mode,
-                     std::vector<RoutingResult>* routing);
+                     std::vector<RoutingResult>* routing, MoeRecord* record = nullptr);
 
  private:
   at::Tensor Attention(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
                        const ForwardMode& mode);
   at::Tensor FeedForward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
-                         const ForwardMode& mode, std::vector<RoutingResult>* routing);
+                         const ForwardMode& mode, std::vector<RoutingResult>* routing,
+                         MoeRecord* record);
 
   ModelConfig config_;
   int64_t layer_;

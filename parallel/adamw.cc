@@ -1,37 +1,100 @@
 #include "parallel/adamw.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/adamw_update.h"
 
 namespace hypermoe {
 
-AdamW::AdamW(const std::vector<FlatBuffer>& buffers, AdamWOptions options)
-    : buffers_(buffers), options_(options) {
-  for (const FlatBuffer& buffer : buffers_) {
-    first_.push_back(at::zeros_like(buffer.values()));
-    second_.push_back(at::zeros_like(buffer.values()));
+AdamW::AdamW(const std::vector<FlatBuffer>& buffers, const std::vector<GradientBucket>& buckets,
+             AdamWOptions options, bool sharded)
+    : buffers_(buffers), buckets_(buckets), options_(options), sharded_(sharded) {
+  std::vector<int64_t> kept(buffers_.size(), 0);
+  for (const GradientBucket& bucket : buckets_) {
+    if (sharded_) {
+      pieces_.push_back({bucket.buffer, bucket.OwnPart(), kept[bucket.buffer]});
+      kept[bucket.buffer] += bucket.OwnPart().size();
+    } else {
+      pieces_.push_back({bucket.buffer, bucket.elements, bucket.elements.begin});
+      kept[bucket.buffer] += bucket.elements.size();
+    }
+  }
+  for (size_t i = 0; i < buffers_.size(); ++i) {
+    first_.push_back(at::zeros({kept[i]}, buffers_[i].values().options()));
+    second_.push_back(at::zeros({kept[i]}, buffers_[i].values().options()));
   }
 }
 
-void AdamW::Step(double learning_rate) {
-  at::NoGradGuard no_grad;
+void AdamW::Step(double learning_rate, double gradient_scale) {
+  const at::NoGradGuard no_grad;
   ++steps_;
-  // In float64 for every dtype: LibTorch's kernel takes its power of the betas.
-  const at::Tensor step = at::full({}, static_cast<double>(steps_), at::kDouble);
-  const auto update = [&](size_t index, int64_t begin, int64_t end, double weight_decay) {
-    if (begin == end) return;
-    const auto part = [&](const at::Tensor& flat) { return flat.slice(0, begin, end); };
-    at::_fused_adamw_({part(buffers_[index].values())}, {part(buffers_[index].gradients())},
-                      {part(first_[index])}, {part(second_[index])}, /*max_exp_avg_sqs=*/{}, {step},
-                      learning_rate, options_.beta1, options_.beta2, weight_decay, options_.epsilon,
-                      /*amsgrad=*/false, /*maximize=*/false);
+  for (const Piece& piece : pieces_) UpdatePiece(piece, learning_rate, gradient_scale);
+  if (!sharded_) return;
+  for (const GradientBucket& bucket : buckets_) {
+    bucket.group->AllGatherParts(bucket.In(buffers_[bucket.buffer].values()));
+  }
+}
+
+void AdamW::UpdatePiece(const Piece& piece, double learning_rate, double gradient_scale) {
+  const FlatBuffer& buffer = buffers_[piece.buffer];
+  const auto t = static_cast<double>(steps_);
+  AdamWFactors factors;
+  factors.gradient_scale = gradient_scale;
+  factors.beta1 = options_.beta1;
+  factors.beta2 = options_.beta2;
+  factors.step_size = learning_rate / (1 - std::pow(options_.beta1, t));
+  factors.second_correction = 1 / (1 - std::pow(options_.beta2, t));
+  factors.epsilon = options_.epsilon;
+  const auto update = [&](int64_t begin, int64_t end, double weight_decay) {
+    if (begin >= end) return;
+    factors.value_decay = 1 - learning_rate * weight_decay;
+    const int64_t stored = piece.stored + begin - piece.elements.begin;
+    AdamWUpdate(buffer.values().slice(0, begin, end), buffer.gradients().slice(0, begin, end),
+                first_[piece.buffer].narrow(0, stored, end - begin),
+                second_[piece.buffer].narrow(0, stored, end - begin), factors);
   };
-  for (size_t i = 0; i < buffers_.size(); ++i) {
-    const int64_t decayed = buffers_[i].decayed_elements();
-    update(i, 0, decayed, options_.weight_decay);
-    update(i, decayed, buffers_[i].values().numel(), 0.0);
+  const int64_t border =
+      std::clamp(buffer.decayed_elements(), piece.elements.begin, piece.elements.end);
+  update(piece.elements.begin, border, options_.weight_decay);
+  update(border, piece.elements.end, 0.0);
+}
+
+int64_t AdamW::kept_elements() const {
+  int64_t elements = 0;
+  for (const at::Tensor& moments : first_) elements += moments.numel();
+  return elements;
+}
+
+at::Tensor AdamW::Moments(size_t buffer, Moment moment) const {
+  const at::Tensor& kept = Arrays(moment)[buffer];
+  if (!sharded_) return kept;
+  const at::NoGradGuard no_grad;
+  const at::Tensor whole = at::empty_like(buffers_[buffer].values());
+  for (size_t i = 0; i < buckets_.size(); ++i) {
+    const Piece& piece = pieces_[i];
+    if (piece.buffer != buffer) continue;
+    const int64_t size = piece.elements.size();
+    whole.narrow(0, piece.elements.begin, size).copy_(kept.narrow(0, piece.stored, size));
+    buckets_[i].group->AllGatherParts(buckets_[i].In(whole));
+  }
+  return whole;
+}
+
+void AdamW::SetMoments(size_t buffer, Moment moment, int64_t offset, const at::Tensor& values) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor flat = values.reshape({-1});
+  for (const Piece& piece : pieces_) {
+    const int64_t begin = std::max(piece.elements.begin, offset);
+    const int64_t end = std::min(piece.elements.end, offset + flat.numel());
+    if (piece.buffer != buffer || begin >= end) continue;
+    Arrays(moment)[buffer]
+        .narrow(0, piece.stored + begin - piece.elements.begin, end - begin)
+        .copy_(flat.narrow(0, begin - offset, end - begin));
   }
 }
 

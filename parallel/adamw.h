@@ -1,4 +1,5 @@
-// AdamW (Loshchilov and Hutter, arXiv:1711.05101) over flat buffers, PyTorch's order of operations:
+// AdamW (Loshchilov and Hutter, arXiv:1711.05101) over flat buffers, whole or sharded (ZeRO-1,
+// arXiv:1910.02054), PyTorch's order of operations:
 //   value *= 1 - lr * weight_decay        (parameters marked for decay only)
 //   m = beta1 m + (1 - beta1) g,   v = beta2 v + (1 - beta2) g^2
 //   value -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + epsilon),   t = 1, 2, ...
@@ -9,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "parallel/flat_buffer.h"
+#include "parallel/gradient_bucket.h"
 
 namespace hypermoe {
 
@@ -22,24 +23,49 @@ struct AdamWOptions {
 
 class AdamW {
  public:
-  // `buffers` must outlive this. Moments start at zero.
-  AdamW(const std::vector<FlatBuffer>& buffers, AdamWOptions options);
+  enum class Moment { kFirst, kSecond };
 
-  // One update from the gradients in the buffers. Local: no communication.
-  void Step(double learning_rate);
+  // `buffers` and `buckets` must outlive this. Moments start at zero. `sharded`: this rank keeps the
+  // moments of, and updates, its own parts of the buckets only.
+  AdamW(const std::vector<FlatBuffer>& buffers, const std::vector<GradientBucket>& buckets,
+        AdamWOptions options, bool sharded);
 
-  // The state that a checkpoint keeps: updates made so far, and flat moments by buffer index,
-  // writable in place.
+  // One update from the gradients in the buffers, each times gradient_scale; sharded, only those of
+  // own parts are looked at, and the new values are exchanged: collective over the buckets' groups.
+  // Otherwise local. The bits of the values are the same either way.
+  void Step(double learning_rate, double gradient_scale = 1.0);
+
+  // The state that a checkpoint keeps: updates made so far, and moments by buffer index.
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
-  const at::Tensor& first_moments(size_t buffer) const { return first_[buffer]; }
-  const at::Tensor& second_moments(size_t buffer) const { return second_[buffer]; }
+  // Elements whose two moments are kept on this rank.
+  int64_t kept_elements() const;
+  // One moment of a whole buffer. Sharded, a copy that is put together: collective over the groups
+  // of the buffer's buckets.
+  at::Tensor Moments(size_t buffer, Moment moment) const;
+  // Sets the elements from `offset` on of a buffer's moment to `values`; sharded, those that are
+  // kept here. Local.
+  void SetMoments(size_t buffer, Moment moment, int64_t offset, const at::Tensor& values);
 
  private:
+  // Elements whose moments are kept here, from `stored` on in the buffer's arrays.
+  struct Piece {
+    size_t buffer;
+    RowRange elements;
+    int64_t stored;
+  };
+  const std::vector<at::Tensor>& Arrays(Moment moment) const {
+    return moment == Moment::kFirst ? first_ : second_;
+  }
+  void UpdatePiece(const Piece& piece, double learning_rate, double gradient_scale);
+
   const std::vector<FlatBuffer>& buffers_;
+  const std::vector<GradientBucket>& buckets_;
   AdamWOptions options_;
+  bool sharded_;
   int64_t steps_ = 0;
-  std::vector<at::Tensor> first_, second_;
+  std::vector<Piece> pieces_;
+  std::vector<at::Tensor> first_, second_;  // by buffer
 };
 
 }  // namespace hypermoe

@@ -7,27 +7,58 @@
 namespace hypermoe {
 namespace {
 
-// Adds one call to a ledger entry when it goes out of scope.
-class Metered {
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+const char* CollectiveName(Collective kind) {
+  constexpr std::array<const char*, kNumCollectives> kNames = {
+      "all_to_all", "all_to_all_counts", "all_reduce", "reduce_scatter",
+      "all_gather", "broadcast",         "barrier"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+// Adds the time until it goes out of scope to the ledger, and tells the observer.
+class Communicator::Metered {
  public:
-  Metered(Traffic& traffic, int64_t bytes)
-      : traffic_(traffic), bytes_(bytes), start_(std::chrono::steady_clock::now()) {}
+  Metered(Communicator& group, Collective kind, int64_t bytes, int64_t calls = 1)
+      : group_(group), kind_(kind), bytes_(bytes), calls_(calls), begin_(Now()) {}
   ~Metered() {
-    traffic_.calls += 1;
-    traffic_.bytes += bytes_;
-    traffic_.seconds +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    const double end = Now();
+    Traffic& traffic = group_.traffic_[static_cast<int>(kind_)];
+    traffic.calls += calls_;
+    traffic.bytes += bytes_;
+    traffic.seconds += end - begin_;
+    if (group_.observer_) group_.observer_({kind_, group_.name_, bytes_, begin_, end});
   }
   Metered(const Metered&) = delete;
   Metered& operator=(const Metered&) = delete;
 
  private:
-  Traffic& traffic_;
-  int64_t bytes_;
-  std::chrono::steady_clock::time_point start_;
+  Communicator& group_;
+  Collective kind_;
+  int64_t bytes_, calls_;
+  double begin_;
 };
 
-}  // namespace
+// Puts the wait into the ledger too; the call and its bytes are counted at the start.
+class Communicator::MeteredReduction final : public PendingReduction {
+ public:
+  MeteredReduction(Communicator& group, Collective kind, std::unique_ptr<PendingReduction> inner)
+      : group_(group), kind_(kind), inner_(std::move(inner)) {}
+  bool Test() override { return inner_->Test(); }
+  void Wait() override {
+    Metered metered(group_, kind_, /*bytes=*/0, /*calls=*/0);
+    inner_->Wait();
+  }
+
+ private:
+  Communicator& group_;
+  Collective kind_;
+  std::unique_ptr<PendingReduction> inner_;
+};
 
 void Communicator::Fail(const std::string& call, const std::string& what) const {
   throw CommError(call + " in group '" + name_ + "' (rank " + std::to_string(rank_) + " of " +
@@ -40,9 +71,10 @@ void Communicator::CheckTensor(const char* call, const at::Tensor& tensor, bool 
   }
   const at::ScalarType dtype = tensor.scalar_type();
   const bool reducible = dtype == at::kFloat || dtype == at::kDouble || dtype == at::kLong;
-  if (!reducible && (reduction || dtype != at::kByte)) {
+  const bool movable = reducible || dtype == at::kByte || dtype == at::kBFloat16;
+  if (reduction ? !reducible : !movable) {
     Fail(call, std::string("dtype ") + c10::toString(dtype) + " is not one of float32, float64, " +
-                   (reduction ? "int64" : "int64, uint8"));
+                   (reduction ? "int64" : "int64, bfloat16, uint8"));
   }
 }
 
@@ -64,15 +96,40 @@ int64_t Communicator::CheckRowCounts(const char* call, const char* argument,
 
 void Communicator::AllReduceSum(const at::Tensor& tensor) {
   CheckTensor("AllReduceSum", tensor, /*reduction=*/true);
-  Metered metered(traffic_[static_cast<int>(Collective::kAllReduce)],
-                  size_ > 1 ? static_cast<int64_t>(tensor.nbytes()) : 0);
+  Metered metered(*this, Collective::kAllReduce, OperandBytes(tensor));
   DoAllReduceSum(tensor);
+}
+
+int64_t Communicator::OperandBytes(const at::Tensor& tensor) const {
+  return size_ > 1 ? static_cast<int64_t>(tensor.nbytes()) : 0;
+}
+
+std::unique_ptr<PendingReduction> Communicator::StartReduction(const char* call,
+                                                               const at::Tensor& tensor,
+                                                               bool scatter) {
+  CheckTensor(call, tensor, /*reduction=*/true);
+  const Collective kind = scatter ? Collective::kReduceScatter : Collective::kAllReduce;
+  Metered metered(*this, kind, OperandBytes(tensor));
+  return std::make_unique<MeteredReduction>(*this, kind, DoStartReduction(tensor, scatter));
+}
+
+std::unique_ptr<PendingReduction> Communicator::StartAllReduceSum(const at::Tensor& tensor) {
+  return StartReduction("StartAllReduceSum", tensor, /*scatter=*/false);
+}
+
+std::unique_ptr<PendingReduction> Communicator::StartReduceScatterSum(const at::Tensor& flat) {
+  return StartReduction("StartReduceScatterSum", flat, /*scatter=*/true);
+}
+
+void Communicator::AllGatherParts(const at::Tensor& flat) {
+  CheckTensor("AllGatherParts", flat, /*reduction=*/false);
+  Metered metered(*this, Collective::kAllGather, OperandBytes(flat));
+  DoAllGatherParts(flat);
 }
 
 void Communicator::AllReduceMax(const at::Tensor& tensor) {
   CheckTensor("AllReduceMax", tensor, /*reduction=*/true);
-  Metered metered(traffic_[static_cast<int>(Collective::kAllReduce)],
-                  size_ > 1 ? static_cast<int64_t>(tensor.nbytes()) : 0);
+  Metered metered(*this, Collective::kAllReduce, OperandBytes(tensor));
   DoAllReduceMax(tensor);
 }
 
@@ -81,8 +138,7 @@ void Communicator::Broadcast(const at::Tensor& tensor, int root) {
   if (root < 0 || root >= size_) {
     Fail("Broadcast", "root " + std::to_string(root) + " is not a rank of the group");
   }
-  Metered metered(traffic_[static_cast<int>(Collective::kBroadcast)],
-                  size_ > 1 ? static_cast<int64_t>(tensor.nbytes()) : 0);
+  Metered metered(*this, Collective::kBroadcast, OperandBytes(tensor));
   DoBroadcast(tensor, root);
 }
 
@@ -106,8 +162,7 @@ at::Tensor Communicator::AllToAllRows(const at::Tensor& rows, const std::vector<
   int64_t row_bytes = static_cast<int64_t>(rows.element_size());
   for (size_t axis = 1; axis < shape.size(); ++axis) row_bytes *= shape[axis];
 
-  Metered metered(traffic_[static_cast<int>(Collective::kAllToAll)],
-                  (num_sent - own_rows) * row_bytes);
+  Metered metered(*this, Collective::kAllToAll, (num_sent - own_rows) * row_bytes);
   at::Tensor received = at::empty(shape, rows.options());
   DoAllToAll(rows.const_data_ptr(), send_rows, received.mutable_data_ptr(), recv_rows, row_bytes);
   return received;
@@ -120,8 +175,7 @@ std::vector<int64_t> Communicator::AllToAllCounts(const std::vector<int64_t>& co
   }
   const int64_t per_rank = static_cast<int64_t>(counts.size()) / size_;
   constexpr int64_t kCountBytes = sizeof(int64_t);
-  Metered metered(traffic_[static_cast<int>(Collective::kAllToAllCounts)],
-                  per_rank * (size_ - 1) * kCountBytes);
+  Metered metered(*this, Collective::kAllToAllCounts, per_rank * (size_ - 1) * kCountBytes);
   const std::vector<int64_t> parts(size_, per_rank);
   std::vector<int64_t> received(counts.size());
   DoAllToAll(counts.data(), parts, received.data(), parts, kCountBytes);
@@ -129,13 +183,12 @@ std::vector<int64_t> Communicator::AllToAllCounts(const std::vector<int64_t>& co
 }
 
 std::vector<std::string> Communicator::AllGatherText(const std::string& text) {
-  Metered metered(traffic_[static_cast<int>(Collective::kAllGather)],
-                  size_ > 1 ? static_cast<int64_t>(text.size()) : 0);
+  Metered metered(*this, Collective::kAllGather, size_ > 1 ? static_cast<int64_t>(text.size()) : 0);
   return DoAllGatherText(text);
 }
 
 void Communicator::Barrier() {
-  Metered metered(traffic_[static_cast<int>(Collective::kBarrier)], 0);
+  Metered metered(*this, Collective::kBarrier, 0);
   DoBarrier();
 }
 

@@ -2,14 +2,15 @@
 //
 // Every collective must be called by every rank of the group, in the same order, with matching
 // arguments; each call blocks until this rank's part is done. Tensors are dense, contiguous, on the
-// CPU and of dtype float32, float64, int64 or uint8 (reductions: the first three). Failures throw
-// CommError. Not thread-safe.
+// CPU and of dtype float32, float64, int64, bfloat16 or uint8 (reductions: the first three). Failures
+// throw CommError. Not thread-safe.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -25,16 +26,48 @@ class CommError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-enum class Collective { kAllToAll, kAllToAllCounts, kAllReduce, kBroadcast, kAllGather, kBarrier };
-constexpr int kNumCollectives = 6;
+enum class Collective {
+  kAllToAll,
+  kAllToAllCounts,
+  kAllReduce,
+  kReduceScatter,
+  kAllGather,
+  kBroadcast,
+  kBarrier
+};
+constexpr int kNumCollectives = 7;
+// "all_to_all", "all_reduce" and so on.
+const char* CollectiveName(Collective kind);
 
 // What one kind of collective has cost so far on this rank. `bytes` is the payload handed over for
 // other ranks: rows sent to others for all-to-all, the operand's size for reductions, broadcasts
-// and gathers; 0 in a group of one.
+// and gathers; 0 in a group of one. `seconds` is the time this rank was kept: of a started reduction
+// its start and its wait.
 struct Traffic {
   int64_t calls = 0;
   int64_t bytes = 0;
   double seconds = 0;
+};
+
+// One stretch of time that a collective kept this rank, in seconds of the steady clock.
+struct CollectiveEvent {
+  Collective kind;
+  const std::string& group;
+  int64_t bytes;
+  double begin, end;
+};
+using CollectiveObserver = std::function<void(const CollectiveEvent&)>;
+
+// A reduction that has been started. Until it is done its tensor must be kept, and not be read or
+// written.
+class PendingReduction {
+ public:
+  virtual ~PendingReduction() = default;
+  // Goes on with what can be done without waiting; true once it is done. The transport moves data
+  // only inside calls such as this one.
+  virtual bool Test() = 0;
+  // Blocks until it is done. Must be called before destruction.
+  virtual void Wait() = 0;
 };
 
 class Communicator {
@@ -51,6 +84,15 @@ class Communicator {
   // Element-wise sum over the group, in place. The same bits on every rank and in every run at the
   // same size.
   void AllReduceSum(const at::Tensor& tensor);
+  // Starts the same sum. Reductions may be pending beside each other and beside other calls of the
+  // group; all ranks start them in the same order. Each element is summed in the order of the ranks,
+  // so its bits depend neither on how an array is cut into calls nor on whether it is scattered.
+  std::unique_ptr<PendingReduction> StartAllReduceSum(const at::Tensor& tensor);
+  // Starts a sum of which each rank gets its part of the flat tensor, RowsOfRank(numel, size, rank),
+  // in place; the other elements are lost.
+  std::unique_ptr<PendingReduction> StartReduceScatterSum(const at::Tensor& flat);
+  // The opposite: gives everyone's part of the flat tensor to all, in place.
+  void AllGatherParts(const at::Tensor& flat);
   // Element-wise maximum over the group, in place.
   void AllReduceMax(const at::Tensor& tensor);
   // Copies root's tensor over everyone's, in place.
@@ -72,6 +114,8 @@ class Communicator {
   virtual std::unique_ptr<Communicator> Split(const std::string& name, int color, int key) = 0;
 
   const Traffic& traffic(Collective kind) const { return traffic_[static_cast<int>(kind)]; }
+  // Called after every collective of this group; empty: nobody.
+  void set_observer(CollectiveObserver observer) { observer_ = std::move(observer); }
 
  protected:
   Communicator(std::string name, int rank, int size)
@@ -80,6 +124,9 @@ class Communicator {
   // The transport. Arguments have been checked; called also in a group of one.
   virtual void DoAllReduceSum(const at::Tensor& tensor) = 0;
   virtual void DoAllReduceMax(const at::Tensor& tensor) = 0;
+  virtual std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor& tensor,
+                                                             bool scatter) = 0;
+  virtual void DoAllGatherParts(const at::Tensor& flat) = 0;
   virtual void DoBroadcast(const at::Tensor& tensor, int root) = 0;
   virtual void DoAllToAll(const void* send, const std::vector<int64_t>& send_rows, void* recv,
                           const std::vector<int64_t>& recv_rows, int64_t row_bytes) = 0;
@@ -90,6 +137,12 @@ class Communicator {
   [[noreturn]] void Fail(const std::string& call, const std::string& what) const;
 
  private:
+  class Metered;
+  class MeteredReduction;
+
+  std::unique_ptr<PendingReduction> StartReduction(const char* call, const at::Tensor& tensor,
+                                                   bool scatter);
+  int64_t OperandBytes(const at::Tensor& tensor) const;
   void CheckTensor(const char* call, const at::Tensor& tensor, bool reduction) const;
   int64_t CheckRowCounts(const char* call, const char* argument,
                          const std::vector<int64_t>& rows) const;
@@ -98,6 +151,7 @@ class Communicator {
   int rank_;
   int size_;
   std::array<Traffic, kNumCollectives> traffic_;
+  CollectiveObserver observer_;
 };
 
 // A group of this process alone: the same code path as a large group, without MPI.

@@ -1,85 +1,103 @@
 #include "parallel/gradient_reducer.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/full.h>
-#include <c10/util/Exception.h>
-
-#include <algorithm>
-#include <array>
-#include <cmath>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 
 namespace hypermoe {
 namespace {
 
-template <typename Scalar>
-double BlockSumOfSquares(const Scalar* x, int64_t count) {
-  // Independent sums: one alone would wait for its own last addition each time.
-  constexpr int kLanes = 8;
-  std::array<double, kLanes> sums{};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const double value = x[i + lane];
-      sums[lane] += value * value;
-    }
-  }
-  for (; i < count; ++i) sums[0] += static_cast<double>(x[i]) * x[i];
-  double total = 0;
-  for (double sum : sums) total += sum;
-  return total;
-}
-
-// The blocks do not depend on the number of threads, so neither do the bits of the sum.
-template <typename Scalar>
-double SumOfSquares(const Scalar* x, int64_t count) {
-  constexpr int64_t kBlock = 1 << 15;
-  const int64_t num_blocks = (count + kBlock - 1) / kBlock;
-  std::vector<double> sums(num_blocks);
-  at::parallel_for(0, num_blocks, /*grain_size=*/4, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kBlock;
-      sums[block] = BlockSumOfSquares(x + first, std::min(kBlock, count - first));
-    }
-  });
-  double total = 0;
-  for (double sum : sums) total += sum;
-  return total;
-}
-
-double SumOfSquares(const at::Tensor& flat) {
-  if (flat.scalar_type() == at::kFloat) {
-    return SumOfSquares(flat.const_data_ptr<float>(), flat.numel());
-  }
-  TORCH_CHECK(flat.scalar_type() == at::kDouble, "gradients of dtype ", flat.scalar_type(),
-              " are not supported, expected float32 or float64");
-  return SumOfSquares(flat.const_data_ptr<double>(), flat.numel());
-}
+// Bounds the scratch memory of reductions under way: each takes up to a bucket's size.
+constexpr size_t kMaxPending = 4;
 
 }  // namespace
 
-void ReduceGradients(const std::vector<FlatBuffer>& buffers, const ProcessMesh& mesh) {
-  for (const FlatBuffer& buffer : buffers) {
-    Communicator& group =
-        buffer.group() == ParameterGroup::kExpert ? *mesh.expert_data : *mesh.world;
-    group.AllReduceSum(buffer.gradients());
+class GradientReducer::Hook final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  Hook(GradientReducer* reducer, size_t buffer, size_t parameter)
+      : reducer_(reducer), buffer_(buffer), parameter_(parameter) {}
+  void operator()(const at::Tensor& /*leaf*/) override {
+    reducer_->ParameterReady(buffer_, parameter_);
+  }
+
+ private:
+  GradientReducer* reducer_;
+  size_t buffer_, parameter_;
+};
+
+GradientReducer::GradientReducer(const std::vector<FlatBuffer>& buffers,
+                                 const std::vector<GradientBucket>& buckets, bool scatter)
+    : buffers_(buffers),
+      buckets_(buckets),
+      scatter_(scatter),
+      buckets_of_parameter_(buffers.size()),
+      parameters_of_bucket_(buckets.size(), 0) {
+  for (size_t b = 0; b < buffers_.size(); ++b) {
+    const FlatBuffer& buffer = buffers_[b];
+    buckets_of_parameter_[b].resize(buffer.parameters().size());
+    for (size_t p = 0; p < buffer.parameters().size(); ++p) {
+      const at::Tensor& leaf = buffer.parameters()[p]->value;
+      const int64_t begin = buffer.offset(p), end = begin + leaf.numel();
+      for (size_t i = 0; i < buckets_.size(); ++i) {
+        const RowRange elements = buckets_[i].elements;
+        if (buckets_[i].buffer != b || begin >= elements.end || end <= elements.begin) continue;
+        buckets_of_parameter_[b][p].push_back(i);
+        ++parameters_of_bucket_[i];
+      }
+      torch::autograd::impl::set_post_acc_grad_hooks(leaf, std::make_unique<Hook>(this, b, p));
+    }
   }
 }
 
-double GlobalGradientNorm(const std::vector<FlatBuffer>& buffers, Communicator& expert) {
-  double replicated = 0;
-  double sharded = 0;
-  for (const FlatBuffer& buffer : buffers) {
-    (buffer.group() == ParameterGroup::kExpert ? sharded : replicated) +=
-        SumOfSquares(buffer.gradients());
+GradientReducer::~GradientReducer() {
+  for (const FlatBuffer& buffer : buffers_) {
+    for (const Parameter* parameter : buffer.parameters()) {
+      torch::autograd::impl::set_post_acc_grad_hooks(parameter->value, nullptr);
+    }
   }
-  const at::Tensor all_shards = at::full({1}, sharded, at::kDouble);
-  expert.AllReduceSum(all_shards);
-  return std::sqrt(replicated + *all_shards.const_data_ptr<double>());
 }
 
-void ClipGradients(const std::vector<FlatBuffer>& buffers, double norm, double max_norm) {
-  if (max_norm <= 0 || !(norm > max_norm)) return;
-  for (const FlatBuffer& buffer : buffers) buffer.gradients().mul_(max_norm / norm);
+void GradientReducer::Arm() {
+  armed_ = true;
+  next_ = 0;
+  missing_ = parameters_of_bucket_;
+}
+
+void GradientReducer::ParameterReady(size_t buffer, size_t parameter) {
+  if (!armed_) return;
+  for (const size_t bucket : buckets_of_parameter_[buffer][parameter]) --missing_[bucket];
+  StartReadyBuckets();
+}
+
+void GradientReducer::StartReadyBuckets() {
+  // Every pending one is tested, for that is when its data moves.
+  for (const auto& reduction : pending_) reduction->Test();
+  while (!pending_.empty() && pending_.front()->Test()) {
+    pending_.front()->Wait();
+    pending_.pop_front();
+  }
+  while (next_ < buckets_.size() && missing_[next_] == 0 && pending_.size() < kMaxPending) {
+    StartNext();
+  }
+}
+
+void GradientReducer::StartNext() {
+  const GradientBucket& bucket = buckets_[next_++];
+  const at::Tensor gradients = bucket.In(buffers_[bucket.buffer].gradients());
+  pending_.push_back(scatter_ ? bucket.group->StartReduceScatterSum(gradients)
+                              : bucket.group->StartAllReduceSum(gradients));
+}
+
+void GradientReducer::Finish() {
+  if (!armed_) next_ = 0;
+  armed_ = false;
+  started_early_ = next_;
+  // All ranks go through the buckets in one order, and those that share a group share its buckets:
+  // waiting for the oldest cannot close a circle.
+  while (next_ < buckets_.size() || !pending_.empty()) {
+    while (next_ < buckets_.size() && pending_.size() < kMaxPending) StartNext();
+    pending_.front()->Wait();
+    pending_.pop_front();
+  }
 }
 
 }  // namespace hypermoe

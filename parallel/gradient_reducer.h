@@ -1,27 +1,59 @@
-// Gradient reduction and clipping for parameters that are sharded and replicated in different
-// groups.
+// Sums gradients over the ranks that hold the same parameters, while backward still runs.
 //
 // Each rank's loss is its share of a sum over the global batch (divisors are global counts), so
 // every reduction is a plain SUM over the parameter's own group and nothing is rescaled afterwards.
 #pragma once
 
+#include <cstddef>
+#include <deque>
+#include <memory>
 #include <vector>
 
-#include "parallel/flat_buffer.h"
-#include "parallel/process_mesh.h"
+#include "parallel/gradient_bucket.h"
 
 namespace hypermoe {
 
-// Sums the gradients of every buffer over the group that holds the same parameters: the world, or
-// expert_data for experts. Collective over the world.
-void ReduceGradients(const std::vector<FlatBuffer>& buffers, const ProcessMesh& mesh);
+class GradientReducer {
+ public:
+  // Watches the parameters of `buffers`: they, `buckets` and the buckets' groups must outlive this.
+  // `scatter` (ZeRO-1): each rank gets the sums of the parts it owns, and the other elements are
+  // lost.
+  GradientReducer(const std::vector<FlatBuffer>& buffers,
+                  const std::vector<GradientBucket>& buckets, bool scatter);
+  ~GradientReducer();
+  GradientReducer(const GradientReducer&) = delete;
+  GradientReducer& operator=(const GradientReducer&) = delete;
 
-// sqrt of the sum of squares over all global parameters, each counted once, accumulated in float64:
-// replicated groups from this rank's copy, experts summed over the expert group. The same bits on
-// every rank and for every number of threads. Call after ReduceGradients. Collective over `expert`.
-double GlobalGradientNorm(const std::vector<FlatBuffer>& buffers, Communicator& expert);
+  // Call before the last backward of a step: from now on a bucket's reduction is started as soon as
+  // backward has added to all its gradients (each parameter once), in the order of the buckets and
+  // without waiting for other ranks, whose backward may stand elsewhere. Local.
+  void Arm();
 
-// Scales all gradients by max_norm / norm if norm > max_norm > 0. max_norm 0 means no clipping.
-void ClipGradients(const std::vector<FlatBuffer>& buffers, double norm, double max_norm);
+  // Call when all gradients are complete: starts what has not been started and waits for all.
+  // Works without Arm too. Collective over the groups of the buckets.
+  void Finish();
+
+  // Buckets that were started before Finish, in the last step: what backward may have hidden.
+  size_t started_early() const { return started_early_; }
+
+ private:
+  class Hook;
+
+  void ParameterReady(size_t buffer, size_t parameter);
+  void StartReadyBuckets();
+  void StartNext();
+
+  const std::vector<FlatBuffer>& buffers_;
+  const std::vector<GradientBucket>& buckets_;
+  bool scatter_;
+  // [buffer][parameter]: the buckets that hold some of its elements.
+  std::vector<std::vector<std::vector<size_t>>> buckets_of_parameter_;
+  std::vector<int> parameters_of_bucket_;
+  std::vector<int> missing_;  // by bucket: parameters that backward has not added to yet
+  bool armed_ = false;
+  size_t next_ = 0;  // bucket to start
+  size_t started_early_ = 0;
+  std::deque<std::unique_ptr<PendingReduction>> pending_;
+};
 
 }  // namespace hypermoe

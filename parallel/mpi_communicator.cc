@@ -5,8 +5,10 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "parallel/communicator.h"
+#include "parallel/partition.h"
 
 namespace hypermoe {
 namespace {
@@ -15,12 +17,12 @@ namespace {
 // one machine: 8 to 11 GB/s with messages from 1 to 64 MB).
 constexpr int64_t kMessageBytes = 16 << 20;
 
-// From this size on a reduction runs as reduce-scatter and all-gather over a scratch buffer that is
-// kept. Open MPI 4.1's own MPI_Allreduce allocates its scratch anew each time; a sum of 3 MiB of
-// floats takes it 1.67 ms with 2 ranks of one machine, this 0.31 ms (4 ranks on 2 cores: 3.8
-// and 1.2 ms).
+// From this size on a blocking reduction runs as reduce-scatter and all-gather (Reduction below) over
+// scratch memory that is kept. Open MPI 4.1's own MPI_Allreduce allocates its scratch anew each
+// time; a sum of 3 MiB of floats takes it 1.67 ms with 2 ranks of one machine, this 0.31 ms (4 ranks
+// on 2 cores: 3.8 and 1.2 ms).
 constexpr int64_t kLargeReductionBytes = 64 << 10;
-// What one rank reduces of a large operand at a time, so the size of that scratch buffer.
+// What one rank then reduces at a time.
 constexpr int64_t kReductionSliceBytes = 512 << 10;
 
 std::string MpiErrorText(int code) {
@@ -60,6 +62,145 @@ MPI_Datatype DatatypeOf(const at::Tensor& tensor) {
   }
 }
 
+// Memory for reductions under way, given back and used again: fresh pages cost more than the sums.
+class ScratchPool {
+ public:
+  std::vector<std::byte> Take(size_t bytes) {
+    std::vector<std::byte> scratch;
+    if (!free_.empty()) {
+      scratch = std::move(free_.back());
+      free_.pop_back();
+    }
+    if (scratch.size() < bytes) scratch.resize(bytes);
+    return scratch;
+  }
+  void GiveBack(std::vector<std::byte> scratch) { free_.push_back(std::move(scratch)); }
+
+ private:
+  std::vector<std::vector<std::byte>> free_;
+};
+
+// One reduction under way: everyone sends every other rank that rank's part, sums what it receives
+// of its own part in the order of the ranks, and (unless `scatter`) sends the sum to all.
+class Reduction final : public PendingReduction {
+ public:
+  // `tag` and `tag` + 1 must be this reduction's own among the messages of `comm`.
+  Reduction(const at::Tensor& tensor, bool scatter, MPI_Comm comm, int tag, ScratchPool& pool)
+      : tensor_(tensor),
+        data_(static_cast<std::byte*>(tensor.mutable_data_ptr())),
+        element_(static_cast<int64_t>(tensor.element_size())),
+        type_(DatatypeOf(tensor)),
+        rank_(RankIn(comm)),
+        size_(SizeOf(comm)),
+        scatter_(scatter),
+        comm_(comm),
+        tag_(tag),
+        pool_(pool) {
+    const RowRange own = PartOf(rank_);
+    scratch_ = pool_.Take(static_cast<size_t>((size_ - 1) * own.size() * element_));
+    for (int peer = 0; peer < size_; ++peer) {
+      if (peer == rank_) continue;
+      Receive(Arrived(peer), own.size(), peer, tag_);
+      Send(peer, PartOf(peer), tag_);
+    }
+  }
+
+  bool Test() override {
+    while (!done_) {
+      int complete = 0;
+      CheckBeforeGroup(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete,
+                                   MPI_STATUSES_IGNORE),
+                       "MPI_Testall");
+      if (!complete) return false;
+      NextPhase();
+    }
+    return true;
+  }
+
+  void Wait() override {
+    while (!done_) {
+      CheckBeforeGroup(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(),
+                                   MPI_STATUSES_IGNORE),
+                       "MPI_Waitall");
+      NextPhase();
+    }
+  }
+
+ private:
+  RowRange PartOf(int rank) const { return RowsOfRank(tensor_.numel(), size_, rank); }
+  // Where another rank's contribution to this rank's part arrives.
+  std::byte* Arrived(int peer) {
+    return scratch_.data() + (peer < rank_ ? peer : peer - 1) * PartOf(rank_).size() * element_;
+  }
+
+  void Send(int peer, RowRange part, int tag) {
+    if (part.size() == 0) return;
+    requests_.emplace_back();
+    CheckBeforeGroup(MPI_Isend(data_ + part.begin * element_, static_cast<int>(part.size()), type_,
+                               peer, tag, comm_, &requests_.back()),
+                     "MPI_Isend");
+  }
+  void Receive(std::byte* target, int64_t count, int peer, int tag) {
+    if (count == 0) return;
+    requests_.emplace_back();
+    CheckBeforeGroup(MPI_Irecv(target, static_cast<int>(count), type_, peer, tag, comm_,
+                               &requests_.back()),
+                     "MPI_Irecv");
+  }
+
+  void NextPhase() {
+    requests_.clear();
+    if (!summed_) {
+      SumArrived();
+      summed_ = true;
+      pool_.GiveBack(std::move(scratch_));
+      if (!scatter_) Spread();
+      if (!requests_.empty()) return;
+    }
+    done_ = true;
+  }
+
+  // In the order of the ranks: ((x_0 + x_1) + x_2) + ..., whoever sums.
+  void SumArrived() {
+    const RowRange own = PartOf(rank_);
+    if (own.size() == 0) return;
+    std::byte* mine = data_ + own.begin * element_;
+    const auto add = [&](const std::byte* from, std::byte* to) {
+      CheckBeforeGroup(MPI_Reduce_local(from, to, static_cast<int>(own.size()), type_, MPI_SUM),
+                       "MPI_Reduce_local");
+    };
+    if (rank_ == 0) {
+      for (int peer = 1; peer < size_; ++peer) add(Arrived(peer), mine);
+      return;
+    }
+    std::byte* sum = Arrived(0);
+    for (int peer = 1; peer < size_; ++peer) add(peer == rank_ ? mine : Arrived(peer), sum);
+    std::memcpy(mine, sum, static_cast<size_t>(own.size() * element_));
+  }
+
+  void Spread() {
+    for (int peer = 0; peer < size_; ++peer) {
+      if (peer == rank_) continue;
+      const RowRange part = PartOf(peer);
+      Receive(data_ + part.begin * element_, part.size(), peer, tag_ + 1);
+      Send(peer, PartOf(rank_), tag_ + 1);
+    }
+  }
+
+  at::Tensor tensor_;
+  std::byte* data_;
+  int64_t element_;
+  MPI_Datatype type_;
+  int rank_, size_;
+  bool scatter_;
+  MPI_Comm comm_;
+  int tag_;
+  ScratchPool& pool_;
+  std::vector<std::byte> scratch_;
+  std::vector<MPI_Request> requests_;
+  bool summed_ = false, done_ = false;
+};
+
 class MpiCommunicator final : public Communicator {
  public:
   // Takes over `comm`.
@@ -82,8 +223,47 @@ class MpiCommunicator final : public Communicator {
   }
 
  protected:
-  void DoAllReduceSum(const at::Tensor& tensor) override { AllReduce(tensor, MPI_SUM); }
-  void DoAllReduceMax(const at::Tensor& tensor) override { AllReduce(tensor, MPI_MAX); }
+  // All ranks get the same bits: MPI demands it of MPI_Allreduce, and in the large form one rank
+  // alone computes each element.
+  void DoAllReduceSum(const at::Tensor& tensor) override {
+    if (static_cast<int64_t>(tensor.nbytes()) < kLargeReductionBytes) {
+      SmallAllReduce(tensor, MPI_SUM);
+      return;
+    }
+    const at::Tensor flat = tensor.view({-1});
+    const int64_t piece =
+        kReductionSliceBytes * size() / static_cast<int64_t>(tensor.element_size());
+    for (int64_t begin = 0; begin < flat.numel(); begin += piece) {
+      const at::Tensor slice = flat.narrow(0, begin, std::min(piece, flat.numel() - begin));
+      Reduction(slice, /*scatter=*/false, comm_, NextTag(), pool_).Wait();
+    }
+  }
+
+  void DoAllReduceMax(const at::Tensor& tensor) override { SmallAllReduce(tensor, MPI_MAX); }
+
+  std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor& tensor,
+                                                     bool scatter) override {
+    if (tensor.numel() > std::numeric_limits<int>::max()) {
+      Fail("StartReduction", std::to_string(tensor.numel()) +
+                                 " elements are too many for one message, expected below 2^31");
+    }
+    return std::make_unique<Reduction>(tensor, scatter, comm_, NextTag(), pool_);
+  }
+
+  void DoAllGatherParts(const at::Tensor& flat) override {
+    auto* data = static_cast<std::byte*>(flat.mutable_data_ptr());
+    const int64_t element = static_cast<int64_t>(flat.element_size());
+    const auto part = [&](int p) {
+      const RowRange range = RowsOfRank(flat.numel(), size(), p);
+      return Incoming{data + range.begin * element, range.size() * element, p};
+    };
+    for (int round = 1; round < size(); ++round) {
+      const int to = (rank() + round) % size();
+      const int from = (rank() - round + size()) % size();
+      const Incoming own = part(rank());
+      SendReceive({own.data, own.bytes, to}, part(from));
+    }
+  }
 
   void DoBroadcast(const at::Tensor& tensor, int root) override {
     auto* data = static_cast<std::byte*>(tensor.mutable_data_ptr());
@@ -177,48 +357,22 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
-  // All ranks get the same bits: MPI demands it of MPI_Allreduce, and in the large form one rank
-  // alone computes each element, in an order fixed by the ranks.
-  void AllReduce(const at::Tensor& tensor, MPI_Op op) {
-    if (size() == 1 || tensor.numel() == 0) return;
-    const MPI_Datatype type = DatatypeOf(tensor);
-    auto* data = static_cast<std::byte*>(tensor.mutable_data_ptr());
-    const int64_t element = static_cast<int64_t>(tensor.element_size());
-    const int64_t bytes = static_cast<int64_t>(tensor.nbytes());
-    if (bytes < kLargeReductionBytes) {
-      Check(MPI_Allreduce(MPI_IN_PLACE, data, static_cast<int>(tensor.numel()), type, op, comm_),
-            "MPI_Allreduce");
-      return;
-    }
-    scratch_.resize(kReductionSliceBytes);
-    const int64_t piece = kReductionSliceBytes * size();
-    for (int64_t begin = 0; begin < bytes; begin += piece) {
-      ReduceScatterAllGather(data + begin, std::min(piece, bytes - begin) / element, element, type,
-                             op);
-    }
+  void SmallAllReduce(const at::Tensor& tensor, MPI_Op op) {
+    Check(MPI_Allreduce(MPI_IN_PLACE, tensor.mutable_data_ptr(), static_cast<int>(tensor.numel()),
+                        DatatypeOf(tensor), op, comm_),
+          "MPI_Allreduce");
   }
 
-  void ReduceScatterAllGather(std::byte* data, int64_t count, int64_t element, MPI_Datatype type,
-                              MPI_Op op) {
-    const auto begin = [&](int p) { return data + count * p / size() * element; };
-    const auto bytes = [&](int p) { return begin(p + 1) - begin(p); };
-    for (int round = 1; round < size(); ++round) {
-      const int to = (rank() + round) % size();
-      const int from = (rank() - round + size()) % size();
-      SendReceive({begin(to), bytes(to), to}, {scratch_.data(), bytes(rank()), from});
-      Check(MPI_Reduce_local(scratch_.data(), begin(rank()),
-                             static_cast<int>(bytes(rank()) / element), type, op),
-            "MPI_Reduce_local");
-    }
-    for (int round = 1; round < size(); ++round) {
-      const int to = (rank() + round) % size();
-      const int from = (rank() - round + size()) % size();
-      SendReceive({begin(rank()), bytes(rank()), to}, {begin(from), bytes(from), from});
-    }
+  // Two tags a reduction; what is older by all the others is long done.
+  int NextTag() {
+    constexpr int kTags = 8192;  // MPI guarantees 32767
+    next_tag_ = (next_tag_ + 1) % kTags;
+    return 2 * next_tag_ + 2;
   }
 
   MPI_Comm comm_;
-  std::vector<std::byte> scratch_;
+  ScratchPool pool_;
+  int next_tag_ = 0;
 };
 
 }  // namespace

@@ -10,11 +10,6 @@
 namespace hypermoe {
 namespace {
 
-// The first total % parts of `parts` get one more than the rest.
-int64_t FairBegin(int64_t total, int64_t parts, int64_t part) {
-  return total / parts * part + std::min(part, total % parts);
-}
-
 // "1, 2 or 4"
 std::string DivisorsText(int number) {
   std::vector<int> divisors;
@@ -32,7 +27,7 @@ std::string DivisorsText(int number) {
 }  // namespace
 
 ExpertRange ExpertsOfRank(int64_t num_experts, int degree, int rank) {
-  return {FairBegin(num_experts, degree, rank), FairBegin(num_experts, degree, rank + 1)};
+  return RowsOfRank(num_experts, degree, rank);
 }
 
 int DefaultExpertDegree(int world_size, int64_t num_experts) {
@@ -53,10 +48,6 @@ ProcessMesh ProcessMesh::Create(std::shared_ptr<Communicator> world, int expert_
   mesh.expert_data = world->Split("expert_data", /*color=*/rank % expert_degree, /*key=*/rank);
   mesh.world = std::move(world);
   return mesh;
-}
-
-RowRange RowsOfRank(int64_t total, int size, int rank) {
-  return {FairBegin(total, size, rank), FairBegin(total, size, rank + 1)};
 }
 
 }  // namespace hypermoe

@@ -12,15 +12,12 @@
 #include <memory>
 
 #include "parallel/communicator.h"
+#include "parallel/partition.h"
 
 namespace hypermoe {
 
 // Half-open range of global expert ids.
-struct ExpertRange {
-  int64_t begin = 0;
-  int64_t end = 0;
-  int64_t size() const { return end - begin; }
-};
+using ExpertRange = RowRange;
 
 // The experts that expert rank `rank` of `degree` holds: consecutive ids, the first num_experts %
 // degree ranks one more. A rank may hold none.
@@ -38,14 +35,5 @@ struct ProcessMesh {
   // size.
   static ProcessMesh Create(std::shared_ptr<Communicator> world, int expert_degree);
 };
-
-// The consecutive rows [begin, end) of `total` that rank `rank` of `size` takes: sizes differ by at
-// most one, and a rank may get none.
-struct RowRange {
-  int64_t begin = 0;
-  int64_t end = 0;
-  int64_t size() const { return end - begin; }
-};
-RowRange RowsOfRank(int64_t total, int size, int rank);
 
 }  // namespace hypermoe

@@ -98,11 +98,14 @@ class MoveRowsBackward final : public torch::autograd::Node {
 
 at::Tensor MoveRows(RowMove move, const at::Tensor& rows,
                     const std::shared_ptr<const DispatchPlan>& plan,
-                    const std::shared_ptr<Communicator>& expert) {
-  const int64_t num_rows = move == RowMove::kCombine ? plan->num_received : plan->num_tokens;
+                    const std::shared_ptr<Communicator>& expert, const at::Tensor& known) {
+  const int64_t num_rows = move == RowMove::kCombine    ? plan->num_received
+                           : move == RowMove::kDispatch ? plan->num_sent
+                                                        : plan->num_tokens;
   TORCH_CHECK(rows.dim() >= 1 && rows.size(0) == num_rows, "a tensor of shape ", rows.sizes(),
               " was given for a dispatch plan that has ", num_rows, " rows here");
   if (IsIdentity(move, *plan, *expert)) return rows;
+  if (known.defined() && !torch::autograd::compute_requires_grad(rows)) return known;
   if (!torch::autograd::compute_requires_grad(rows)) return Move(move, rows, *plan, *expert);
 
   // deleteNode, for it takes long graphs apart without recursion.
@@ -112,7 +115,8 @@ at::Tensor MoveRows(RowMove move, const at::Tensor& rows,
   at::Tensor moved;
   {
     at::NoGradGuard no_grad;
-    moved = Move(move, rows, *plan, *expert);
+    // A tensor of its own, for this graph's history is not that of the pass that knew it.
+    moved = known.defined() ? known.detach() : Move(move, rows, *plan, *expert);
   }
   torch::autograd::set_history(moved, node);
   return moved;

@@ -18,6 +18,6 @@ enum class RowMove { kPermute, kUnpermute, kDispatch, kCombine };
 // made in.
 at::Tensor MoveRows(RowMove move, const at::Tensor& rows,
                     const std::shared_ptr<const DispatchPlan>& plan,
-                    const std::shared_ptr<Communicator>& expert);
+                    const std::shared_ptr<Communicator>& expert, const at::Tensor& known = {});
 
 }  // namespace hypermoe

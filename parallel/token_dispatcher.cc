@@ -1,6 +1,10 @@
 #include "parallel/token_dispatcher.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_copy.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -38,6 +42,32 @@ void SortTokens(const at::Tensor& expert_ids_T, int64_t num_experts, DispatchPla
     order[position] = token;
     inverse[token] = position;
   }
+}
+
+// From the tokens that are sent: fills sent_K and num_sent, and returns how many of each expert's
+// they are.
+std::vector<int64_t> SelectTokens(const at::Tensor& sent_T, DispatchPlan& plan) {
+  plan.num_sent = plan.num_tokens;
+  if (!sent_T.defined()) return plan.rows_per_expert;
+  TORCH_CHECK(sent_T.scalar_type() == at::kBool && sent_T.dim() == 1 &&
+                  sent_T.numel() == plan.num_tokens,
+              "tokens to send have shape ", sent_T.sizes(), " and dtype ", sent_T.scalar_type(),
+              ", expected ", plan.num_tokens, " of bool");
+  const at::Tensor dense_T = sent_T.contiguous();
+  const bool* sent = dense_T.const_data_ptr<bool>();
+  const int64_t* order = plan.order_T.const_data_ptr<int64_t>();
+  std::vector<int64_t> positions, sent_per_expert;
+  int64_t position = 0;
+  for (const int64_t rows : plan.rows_per_expert) {
+    const auto before = static_cast<int64_t>(positions.size());
+    for (const int64_t end = position + rows; position < end; ++position) {
+      if (sent[order[position]]) positions.push_back(position);
+    }
+    sent_per_expert.push_back(static_cast<int64_t>(positions.size()) - before);
+  }
+  plan.num_sent = static_cast<int64_t>(positions.size());
+  if (plan.num_sent < plan.num_tokens) plan.sent_K = at::tensor(positions, at::kLong);
+  return sent_per_expert;
 }
 
 // From rows_arriving[p][j], the rows that rank p sends to local expert j (each p in a row of
@@ -81,19 +111,20 @@ TokenDispatcher::TokenDispatcher(std::shared_ptr<Communicator> expert, int64_t n
 }
 
 std::shared_ptr<const DispatchPlan> TokenDispatcher::MakePlan(
-    const at::Tensor& expert_ids_T) const {
+    const at::Tensor& expert_ids_T, const at::Tensor& sent_T) const {
   TORCH_CHECK(expert_ids_T.dim() == 1 && expert_ids_T.scalar_type() == at::kLong,
               "expert ids have shape ", expert_ids_T.sizes(), " and dtype ",
               expert_ids_T.scalar_type(), ", expected one axis of int64");
   auto plan = std::make_shared<DispatchPlan>();
   SortTokens(expert_ids_T, num_experts_, *plan);
+  const std::vector<int64_t> sent_per_expert = SelectTokens(sent_T, *plan);
 
   // Equal parts for the exchange of counts: the first rank holds the most experts.
   const int64_t stride = ExpertsOfRank(num_experts_, expert_->size(), 0).size();
   std::vector<int64_t> rows_leaving(stride * expert_->size(), 0);
   for (int p = 0; p < expert_->size(); ++p) {
     const ExpertRange experts = ExpertsOfRank(num_experts_, expert_->size(), p);
-    const auto begin = plan->rows_per_expert.begin() + experts.begin;
+    const auto begin = sent_per_expert.begin() + experts.begin;
     std::copy_n(begin, experts.size(), rows_leaving.begin() + p * stride);
     plan->send_rows.push_back(std::accumulate(begin, begin + experts.size(), int64_t{0}));
   }
@@ -111,14 +142,29 @@ at::Tensor TokenDispatcher::Unpermute(const at::Tensor& sorted_TD,
   return MoveRows(RowMove::kUnpermute, sorted_TD, plan, expert_);
 }
 
-at::Tensor TokenDispatcher::Dispatch(const at::Tensor& sorted_TD,
-                                     const std::shared_ptr<const DispatchPlan>& plan) const {
-  return MoveRows(RowMove::kDispatch, sorted_TD, plan, expert_);
+at::Tensor TokenDispatcher::Select(const at::Tensor& sorted_TD,
+                                   const std::shared_ptr<const DispatchPlan>& plan) const {
+  return plan->sent_K.defined() ? at::index_select(sorted_TD, 0, plan->sent_K) : sorted_TD;
+}
+
+at::Tensor TokenDispatcher::Restore(const at::Tensor& sent_KD,
+                                    const std::shared_ptr<const DispatchPlan>& plan) const {
+  if (!plan->sent_K.defined()) return sent_KD;
+  std::vector<int64_t> shape = sent_KD.sizes().vec();
+  shape[0] = plan->num_tokens;
+  return at::index_copy(at::zeros(shape, sent_KD.options()), 0, plan->sent_K, sent_KD);
+}
+
+at::Tensor TokenDispatcher::Dispatch(const at::Tensor& sent_KD,
+                                     const std::shared_ptr<const DispatchPlan>& plan,
+                                     const at::Tensor& known) const {
+  return MoveRows(RowMove::kDispatch, sent_KD, plan, expert_, known);
 }
 
 at::Tensor TokenDispatcher::Combine(const at::Tensor& rows_RD,
-                                    const std::shared_ptr<const DispatchPlan>& plan) const {
-  return MoveRows(RowMove::kCombine, rows_RD, plan, expert_);
+                                    const std::shared_ptr<const DispatchPlan>& plan,
+                                    const at::Tensor& known) const {
+  return MoveRows(RowMove::kCombine, rows_RD, plan, expert_, known);
 }
 
 }  // namespace hypermoe

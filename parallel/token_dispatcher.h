@@ -1,13 +1,15 @@
 // Moves token rows to the ranks that hold their experts and back, with autograd.
 //
-//   plan = MakePlan(expert_ids_T)        one small exchange of counts
+//   plan = MakePlan(expert_ids_T, ...)   one small exchange of counts
 //   sorted_TD = Permute(x_TD, plan)      local: rows grouped by expert, stable
-//   rows_RD   = Dispatch(sorted_TD, plan)   all-to-all; by local expert, then source rank, then order
+//   sent_KD   = Select(sorted_TD, plan)  local: without the rows that stay here
+//   rows_RD   = Dispatch(sent_KD, plan)  all-to-all; by local expert, then source rank, then order
 //   ...experts work on rows_RD, plan.rows_per_local_expert rows each...
-//   back_TD   = Combine(rows_RD, plan)   all-to-all; the inverse of Dispatch
+//   back_KD   = Combine(rows_RD, plan)   all-to-all; the inverse of Dispatch
+//   back_TD   = Restore(back_KD, plan)   local: zero for the rows that stayed
 //   y_TD      = Unpermute(back_TD, plan) local: the inverse of Permute
 //
-// Legend: T tokens of this rank, R rows received here, D width. Dispatch and Combine are collective
+// Legend: T tokens of this rank, K of them that are sent, R rows received here, D width. Dispatch and Combine are collective
 // over the expert group in forward, and again in backward: every rank of the group must run
 // backward through the same calls in the same order, with zero rows too. To guarantee that autograd
 // reaches them on a rank without tokens, inputs must require grad on all ranks or on none. A move
@@ -40,11 +42,13 @@ struct DispatchPlan {
   at::Tensor inverse_T;  // int64: token -> sorted position
   bool sorted = false;   // the tokens stood in expert order already: order_T is the identity
   std::vector<int64_t> rows_per_expert;       // [N]: local tokens by global expert
+  at::Tensor sent_K;  // int64: the sorted positions that are sent; undefined: all of them
   std::vector<int64_t> send_rows, recv_rows;  // [P]: rows to and from each rank of the expert group
   std::vector<int64_t> rows_per_local_expert;  // [e]: rows received for each expert held here
   // How rows that have arrived become expert-major; empty if they are so on arrival.
   std::vector<RowBlock> blocks;
   int64_t num_tokens = 0;    // T
+  int64_t num_sent = 0;      // K
   int64_t num_received = 0;  // R
 };
 
@@ -56,18 +60,25 @@ class TokenDispatcher {
   int64_t num_experts() const { return num_experts_; }
   ExpertRange local_experts() const { return local_experts_; }
 
-  // expert_ids_T: int64 [T], each in [0, num_experts) (checked). Collective over the expert group.
-  // For several experts a token, T counts choices.
-  std::shared_ptr<const DispatchPlan> MakePlan(const at::Tensor& expert_ids_T) const;
+  // expert_ids_T: int64 [T], each in [0, num_experts) (checked). sent_T: bool [T], which tokens
+  // travel; undefined: all. Collective over the expert group. For several experts a token, T counts
+  // choices.
+  std::shared_ptr<const DispatchPlan> MakePlan(const at::Tensor& expert_ids_T,
+                                               const at::Tensor& sent_T = {}) const;
 
   at::Tensor Permute(const at::Tensor& x_TD, const std::shared_ptr<const DispatchPlan>& plan) const;
   at::Tensor Unpermute(const at::Tensor& sorted_TD,
                        const std::shared_ptr<const DispatchPlan>& plan) const;
-  // Collective over the expert group, in backward too.
-  at::Tensor Dispatch(const at::Tensor& sorted_TD,
-                      const std::shared_ptr<const DispatchPlan>& plan) const;
-  at::Tensor Combine(const at::Tensor& rows_RD,
+  at::Tensor Select(const at::Tensor& sorted_TD,
+                    const std::shared_ptr<const DispatchPlan>& plan) const;
+  at::Tensor Restore(const at::Tensor& sent_KD,
                      const std::shared_ptr<const DispatchPlan>& plan) const;
+  // Collective over the expert group, in backward too. With `known`, which an earlier call with the
+  // same input returned, nothing is sent: the result is its content, with autograd as always.
+  at::Tensor Dispatch(const at::Tensor& sent_KD, const std::shared_ptr<const DispatchPlan>& plan,
+                      const at::Tensor& known = {}) const;
+  at::Tensor Combine(const at::Tensor& rows_RD, const std::shared_ptr<const DispatchPlan>& plan,
+                     const at::Tensor& known = {}) const;
 
  private:
   std::shared_ptr<Communicator> expert_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -25,25 +26,20 @@ constexpr char kFirstMoment[] = "optimizer.first_moment.";
 constexpr char kSecondMoment[] = "optimizer.second_moment.";
 constexpr size_t kMaxProblems = 10;
 
-// The tensors of a buffer under their names in a checkpoint: views of the values, and with
-// `optimizer` of its moments.
-std::vector<NamedTensor> CheckpointViews(const std::vector<FlatBuffer>& buffers, size_t index,
-                                         const AdamW* optimizer) {
-  const FlatBuffer& buffer = buffers[index];
-  std::vector<std::pair<std::string, at::Tensor>> flats = {{"", buffer.values()}};
-  if (optimizer != nullptr) {
-    flats.emplace_back(kFirstMoment, optimizer->first_moments(index));
-    flats.emplace_back(kSecondMoment, optimizer->second_moments(index));
-  }
-  std::vector<NamedTensor> views;
-  for (const auto& [prefix, flat] : flats) {
-    for (size_t i = 0; i < buffer.parameters().size(); ++i) {
-      for (NamedTensor& view : GlobalViews(*buffer.parameters()[i], buffer.View(flat, i))) {
-        views.push_back({prefix + view.name, std::move(view.tensor)});
-      }
+constexpr AdamW::Moment kMoments[] = {AdamW::Moment::kFirst, AdamW::Moment::kSecond};
+
+std::string MomentPrefix(AdamW::Moment moment) {
+  return moment == AdamW::Moment::kFirst ? kFirstMoment : kSecondMoment;
+}
+
+// The parts of `flat` (values or a moment of the buffer) under `prefix` and their global names.
+void AppendViews(const FlatBuffer& buffer, const std::string& prefix, const at::Tensor& flat,
+                 std::vector<NamedTensor>* views) {
+  for (size_t i = 0; i < buffer.parameters().size(); ++i) {
+    for (NamedTensor& view : GlobalViews(*buffer.parameters()[i], buffer.View(flat, i))) {
+      views->push_back({prefix + view.name, std::move(view.tensor)});
     }
   }
-  return views;
 }
 
 // Each tensor is one rank's to write: experts of the first expert group's, all else of rank 0.
@@ -55,9 +51,13 @@ absl::Status WriteRankFile(const CheckpointFolder& folder, const std::vector<Fla
                            const AdamW& optimizer, const ProcessMesh& mesh, ManifestPart* part) {
   std::vector<NamedTensor> tensors;
   for (size_t i = 0; i < buffers.size(); ++i) {
-    if (!Writes(mesh, buffers[i].group())) continue;
-    for (NamedTensor& view : CheckpointViews(buffers, i, &optimizer))
-      tensors.push_back(std::move(view));
+    const bool writes = Writes(mesh, buffers[i].group());
+    if (writes) AppendViews(buffers[i], "", buffers[i].values(), &tensors);
+    for (const AdamW::Moment moment : kMoments) {
+      // Sharded moments are put together by all ranks, for those that write.
+      const at::Tensor moments = optimizer.Moments(i, moment);
+      if (writes) AppendViews(buffers[i], MomentPrefix(moment), moments, &tensors);
+    }
   }
   if (tensors.empty()) return absl::OkStatus();
   const std::string name = absl::StrFormat("rank_%05d.safetensors", mesh.world->rank());
@@ -130,6 +130,39 @@ void FindUnexpected(const CheckpointManifest& manifest, const std::set<std::stri
           absl::StrCat("unexpected tensor '", Printable(name), "', which the model does not have"));
     }
   }
+}
+
+// A tensor that a checkpoint must have, and where its content belongs.
+struct Slot {
+  NamedTensor wanted;  // the parameter's value: destination, or for a moment its shape and dtype
+  size_t buffer = 0;
+  std::optional<AdamW::Moment> moment;
+};
+
+std::vector<Slot> SlotsOf(const std::vector<FlatBuffer>& buffers, bool with_moments) {
+  std::vector<Slot> slots;
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    std::vector<NamedTensor> values;
+    AppendViews(buffers[i], "", buffers[i].values(), &values);
+    for (const NamedTensor& value : values) slots.push_back({value, i, std::nullopt});
+    for (const AdamW::Moment moment : kMoments) {
+      for (const NamedTensor& value : values) {
+        if (with_moments)
+          slots.push_back({{MomentPrefix(moment) + value.name, value.tensor}, i, moment});
+      }
+    }
+  }
+  return slots;
+}
+
+void FillSlot(const Slot& slot, const at::Tensor& source, AdamW* optimizer) {
+  const at::Tensor& value = slot.wanted.tensor;
+  if (!slot.moment.has_value()) {
+    value.copy_(source);
+    return;
+  }
+  // Values are views of the buffer's flat array, which starts its storage.
+  optimizer->SetMoments(slot.buffer, *slot.moment, value.storage_offset(), source);
 }
 
 // Whether the manifest has `wanted` in the shape and dtype that this rank holds it in.
@@ -226,24 +259,23 @@ absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,
   Problems problems;
   FindUnexpected(manifest, ModelNames(buffers, num_experts), &problems);
   VerifiedFiles files(checkpoint, manifest, &problems);
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // destination, source
-  for (size_t i = 0; i < buffers.size(); ++i) {
-    for (const NamedTensor& wanted : CheckpointViews(buffers, i, optimizer)) {
-      if (!CheckListed(manifest, wanted, &problems)) continue;
-      const at::Tensor source = files.Get(wanted.name);
-      if (!source.defined()) continue;
-      // The hash covers the file, not that the manifest's words about the tensor are true.
-      if (source.scalar_type() != wanted.tensor.scalar_type() ||
-          source.sizes() != wanted.tensor.sizes()) {
-        problems.Add(
-            absl::StrCat("tensor '", wanted.name, "' is not in its file as manifest.json says"));
-        continue;
-      }
-      copies.emplace_back(wanted.tensor, source);
+  std::vector<std::pair<Slot, at::Tensor>> sources;
+  for (Slot& slot : SlotsOf(buffers, optimizer != nullptr)) {
+    const NamedTensor& wanted = slot.wanted;
+    if (!CheckListed(manifest, wanted, &problems)) continue;
+    const at::Tensor source = files.Get(wanted.name);
+    if (!source.defined()) continue;
+    // The hash covers the file, not that the manifest's words about the tensor are true.
+    if (source.scalar_type() != wanted.tensor.scalar_type() ||
+        source.sizes() != wanted.tensor.sizes()) {
+      problems.Add(
+          absl::StrCat("tensor '", wanted.name, "' is not in its file as manifest.json says"));
+      continue;
     }
+    sources.emplace_back(std::move(slot), source);
   }
   RETURN_IF_ERROR(problems.ToStatus(checkpoint));
-  for (const auto& [destination, source] : copies) destination.copy_(source);
+  for (const auto& [slot, source] : sources) FillSlot(slot, source, optimizer);
   if (optimizer != nullptr) optimizer->set_steps(manifest.optimizer_steps);
   return absl::OkStatus();
 }

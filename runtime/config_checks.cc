@@ -30,6 +30,18 @@ absl::Status CheckModel(const ModelConfig& model) {
         "model.sparse_layers is set, but a model of kind dense has no sparse blocks: remove it, or "
         "set model.kind to moe or hyper");
   }
+  if (model.kind() == ModelConfig::dense) {
+    for (const char* field : {"training_capacity", "evaluation_capacity"}) {
+      const CapacityConfig& capacity = std::string(field) == "training_capacity"
+                                           ? model.training_capacity()
+                                           : model.evaluation_capacity();
+      if (capacity.mode() == CapacityConfig::none) continue;
+      return ConfigError(absl::StrCat("model.", field, ".mode is ",
+                                      CapacityConfig::Mode_Name(capacity.mode()),
+                                      ", but a model of kind dense has no experts: set it to none, "
+                                      "or another model.kind"));
+    }
+  }
   std::set<int> seen;
   for (const int layer : model.sparse_layers()) {
     if (layer >= model.num_layers()) {

@@ -186,10 +186,11 @@ Batch TrainingRows::Rows(int64_t step, int64_t row_begin, int64_t row_end) const
   return batch;
 }
 
-RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank) {
+RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank,
+                          int64_t unit) {
   const RowRange micro =
       RowsOfRank(train.batch_size(), train.micro_batches(), static_cast<int>(micro_batch));
-  const RowRange mine = RowsOfRank(micro.size(), world_size, rank);
+  const RowRange mine = UnitsOfRank(micro.size(), unit, world_size, rank);
   return {micro.begin + mine.begin, micro.begin + mine.end};
 }
 

@@ -84,8 +84,10 @@ class TrainingRows {
 };
 
 // The rows of the global batch that `rank` of `world_size` works on in a micro-batch: micro-batch i
-// is a fixed set of rows, cut over the ranks afterwards. May be empty.
-RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank);
+// is a fixed set of rows, cut over the ranks afterwards in units of `unit` rows (UnitsOfRank). May be
+// empty.
+RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank,
+                          int64_t unit = 1);
 
 // Validation windows: each token of the ranges is predicted exactly once (the first one of a range
 // too where its file has a token before to predict it from). A range's last window is filled up

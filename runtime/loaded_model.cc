@@ -45,7 +45,7 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string
   loaded.model->ParametersChanged();
   RuntimeConfig::Dtype wanted = loaded.info.config.runtime().dtype();
   if (!dtype.empty() && !RuntimeConfig::Dtype_Parse(dtype, &wanted)) {
-    return UsageError("runtime.dtype is '" + dtype + "': expected float32 or float64");
+    return UsageError("runtime.dtype is '" + dtype + "': expected float32, float64 or bfloat16");
   }
   if (wanted != loaded.info.config.runtime().dtype()) ConvertTo(wanted, &loaded);
   return loaded;

@@ -1,11 +1,12 @@
 #include "runtime/pretrain.h"
 
+#include <ATen/ops/from_blob.h>
+
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -15,14 +16,14 @@
 #include "runtime/config_loader.h"
 #include "runtime/dataset.h"
 #include "runtime/decay_groups.h"
-#include "runtime/event_file.h"
 #include "runtime/file_util.h"
 #include "runtime/handshake.h"
 #include "runtime/hashed_file.h"
-#include "runtime/metrics_log.h"
-#include "runtime/progress.h"
+#include "runtime/memory_plan.h"
+#include "runtime/model_cost.h"
+#include "runtime/process_memory.h"
 #include "runtime/run_length.h"
-#include "runtime/train_line.h"
+#include "runtime/run_report.h"
 #include "runtime/trainer.h"
 
 namespace hypermoe {
@@ -62,8 +63,8 @@ class Run {
   absl::Status Save(int64_t steps_taken);
   absl::Status StopHere(int64_t steps_taken);
   absl::Status Finish();
-  void Report(int64_t steps_taken, const StepResult& result, double seconds);
-  void Log(const nlohmann::json& line);
+  absl::Status ReportStatus() const { return first_rank_ ? report_->status() : absl::OkStatus(); }
+  std::string Describe() const;
 
   const PretrainOptions& options_;
   const RunConfig& config_;
@@ -72,14 +73,12 @@ class Run {
   Splits splits_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<ValidationWindows> windows_;
-  std::unique_ptr<MetricsLog> metrics_;     // rank 0
-  std::unique_ptr<EventFile> events_;       // rank 0 of a run that is not complete
-  std::unique_ptr<ProgressLine> progress_;  // rank 0
-  absl::Status log_status_;                 // of rank 0's writes
-  int64_t start_ = 0;                       // steps taken before this process
-  int64_t saved_ = -1;                      // step of the newest checkpoint
-  double smooth_step_seconds_ = 0;
-  std::optional<double> validation_loss_;
+  std::unique_ptr<RunReport> report_;  // rank 0
+  std::unique_ptr<StepProfiler> profiler_;
+  int64_t resident_before_ = 0;  // bytes, when the trainer was built
+  int64_t start_ = 0;            // steps taken before this process
+  int64_t saved_ = -1;           // step of the newest checkpoint
+  double validation_loss_ = 0;   // the latest
 };
 
 absl::Status Run::Open() {
@@ -88,8 +87,11 @@ absl::Status Run::Open() {
   splits_ = *std::move(splits);
   RETURN_IF_ERROR(CheckAlike(
       *mesh_.world, {{"the data", splits_.fingerprint, "give all machines the same token files"}}));
+  resident_before_ = ReadProcessMemory().resident;
   trainer_ = std::make_unique<Trainer>(config_, mesh_, splits_.train);
   RETURN_IF_ERROR(CheckNoDecay(config_.optimizer(), trainer_->model().parameters()));
+  profiler_ =
+      std::make_unique<StepProfiler>(options_.profile, options_.run_dir, mesh_, *trainer_);
   windows_ =
       std::make_unique<ValidationWindows>(splits_.validation, config_.model().sequence_length());
   return absl::OkStatus();
@@ -117,6 +119,11 @@ absl::Status Run::Resume() {
     return UsageError(absl::StrCat("--stop_at_step ", options_.stop_at_step, " is not after step ",
                                    start_, ", which ", options_.run_dir,
                                    " has reached: give a larger one"));
+  }
+  if (options_.profile.first > TotalSteps(config_)) {
+    return UsageError(absl::StrCat("--profile_steps begins with step ", options_.profile.first,
+                                   ", but the run ends with step ", TotalSteps(config_),
+                                   ": give an earlier one"));
   }
   return absl::OkStatus();
 }
@@ -152,42 +159,38 @@ absl::Status Run::OpenFolder() {
   if (!first_rank_) return absl::OkStatus();
   RETURN_IF_ERROR(CreateFolders(options_.run_dir));
   RETURN_IF_ERROR(WriteFileDurably(options_.run_dir + "/config.textproto", ConfigText(config_)));
-  ASSIGN_OR_RETURN(metrics_, MetricsLog::Open(options_.run_dir, start_));
-  if (start_ < TotalSteps(config_)) {
-    ASSIGN_OR_RETURN(events_, EventFile::Create(options_.run_dir, start_ + 1));
-  }
-  progress_ = std::make_unique<ProgressLine>(stderr);
-  int64_t parameters = 0;
-  for (const FlatBuffer& buffer : trainer_->buffers()) {
-    const bool expert = buffer.group() == ParameterGroup::kExpert;
-    if (!expert) parameters += buffer.values().numel();
-    for (const Parameter* parameter : buffer.parameters()) {
-      if (!expert || parameter->value.size(0) == 0) continue;
-      parameters +=
-          parameter->value.numel() / parameter->value.size(0) * config_.model().num_experts();
-    }
-  }
-  progress_->Note(absl::StrFormat(
-      "%s: %d parameters, %d ranks, expert degree %d, %d threads a rank, %d training tokens",
-      ModelConfig::Kind_Name(config_.model().kind()), parameters, mesh_.world->size(),
-      mesh_.expert->size(), options_.threads, NumTokens(splits_.train)));
-  if (config_.model().kind() == ModelConfig::hyper) {
-    const HyperConfig::Execution execution = ResolveExecution(config_, mesh_);
-    progress_->Note(
-        absl::StrCat("HyperExperts: execution ",
-                     execution == HyperConfig::owner    ? "owner"
-                     : execution == HyperConfig::source ? "source"
-                                                        : "per_token",
-                     config_.hyper().execution() == HyperConfig::auto_ ? " (chosen by auto)" : ""));
-  }
+  ASSIGN_OR_RETURN(report_, RunReport::Open(options_.run_dir, config_, mesh_.world->size(), start_));
+  report_->Note(Describe());
   return absl::OkStatus();
 }
 
+std::string Run::Describe() const {
+  const ParameterCounts parameters = CountParameters(config_);
+  std::string text = absl::StrFormat(
+      "%s: %d parameters (%d active for a token), %.4g MFLOP a token; %d ranks, expert degree %d, "
+      "%d threads a rank, %d training tokens\nmemory a rank, computed: %s",
+      ModelConfig::Kind_Name(config_.model().kind()), parameters.total(), parameters.active,
+      1e-6 * CountFlops(config_).TrainingPerToken(BatchTokens(config_)), mesh_.world->size(),
+      mesh_.expert->size(), options_.threads, NumTokens(splits_.train),
+      DescribeMemory(PlanMemory(config_, mesh_.world->size(), mesh_.expert->size())));
+  if (config_.model().kind() == ModelConfig::hyper) {
+    const HyperConfig::Execution execution = ResolveExecution(config_, mesh_);
+    absl::StrAppend(&text, "\nHyperExperts: execution ",
+                    execution == HyperConfig::owner    ? "owner"
+                    : execution == HyperConfig::source ? "source"
+                                                       : "per_token",
+                    config_.hyper().execution() == HyperConfig::auto_ ? " (chosen by auto)" : "");
+  }
+  return text;
+}
+
 absl::Status Run::Step(int64_t step) {
+  const int64_t taken = step + 1;
+  RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Begin(taken)));
   const auto begin = std::chrono::steady_clock::now();
   const StepResult result = trainer_->TrainStep(step);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  const int64_t taken = step + 1;
+  RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->End(taken)));
   // Global values, so every rank decides alike.
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
     return InternalError(
@@ -195,7 +198,7 @@ absl::Status Run::Step(int64_t step) {
                         "optimizer.learning_rate and go on from the last checkpoint",
                         taken, result.loss, result.gradient_norm));
   }
-  Report(taken, result, seconds.count());
+  if (first_rank_) report_->Step(taken, result, seconds.count());
   const bool last = taken == TotalSteps(config_);
   if (!last && IsDue(config_.train().validation_every(), taken)) {
     RETURN_IF_ERROR(Validate(taken, config_.train().validation_windows()));
@@ -204,45 +207,16 @@ absl::Status Run::Step(int64_t step) {
   return absl::OkStatus();
 }
 
-void Run::Report(int64_t steps_taken, const StepResult& result, double seconds) {
-  if (!first_rank_) return;
-  const double tokens_per_second = static_cast<double>(BatchTokens(config_)) / seconds;
-  Log(TrainLine(steps_taken, steps_taken * BatchTokens(config_), tokens_per_second, result));
-  smooth_step_seconds_ =
-      smooth_step_seconds_ == 0 ? seconds : 0.95 * smooth_step_seconds_ + 0.05 * seconds;
-  ProgressSample sample;
-  sample.step = steps_taken;
-  sample.steps = TotalSteps(config_);
-  sample.loss = result.loss;
-  sample.validation_loss = validation_loss_;
-  sample.gradient_norm = result.gradient_norm;
-  sample.tokens_per_second = static_cast<double>(BatchTokens(config_)) / smooth_step_seconds_;
-  sample.load_max_over_mean = result.LoadMaxOverMean();
-  sample.all_to_all_share = result.seconds.all_to_all / result.seconds.total();
-  sample.seconds_left = smooth_step_seconds_ * static_cast<double>(sample.steps - steps_taken);
-  progress_->Show(sample);
-}
-
-void Run::Log(const nlohmann::json& line) {
-  if (first_rank_ && log_status_.ok()) log_status_ = metrics_->Write(line);
-  if (first_rank_ && log_status_.ok()) log_status_ = events_->Write(line);
-}
-
 absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
-  const double loss = trainer_->Evaluate(*windows_, max_windows);
-  validation_loss_ = loss;
+  validation_loss_ = trainer_->Evaluate(*windows_, max_windows);
   // A run that was complete when it was resumed has this line already.
-  if (saved_ != steps_taken)
-    Log({{"kind", "validation"},
-         {"step", steps_taken},
-         {"loss", loss},
-         {"perplexity", std::exp(loss)}});
-  return Agree(*mesh_.world, log_status_);
+  if (first_rank_ && saved_ != steps_taken) report_->Validation(steps_taken, validation_loss_);
+  return Agree(*mesh_.world, ReportStatus());
 }
 
 absl::Status Run::Save(int64_t steps_taken) {
   if (saved_ == steps_taken) return absl::OkStatus();
-  RETURN_IF_ERROR(Agree(*mesh_.world, log_status_));
+  RETURN_IF_ERROR(Agree(*mesh_.world, ReportStatus()));
   CheckpointInfo info;
   info.step = steps_taken;
   info.config = config_;
@@ -257,14 +231,15 @@ absl::Status Run::Save(int64_t steps_taken) {
   const absl::Status removed =
       RemoveOldCheckpoints(options_.run_dir, steps_taken, config_.checkpoint().keep());
   if (!removed.ok()) {
-    progress_->Note(absl::StrCat("warning: old checkpoints stay: ", removed.message()));
+    report_->Note(absl::StrCat("warning: old checkpoints stay: ", removed.message()));
   }
   return absl::OkStatus();
 }
 
 absl::Status Run::StopHere(int64_t steps_taken) {
+  RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Finish()));
   RETURN_IF_ERROR(Save(steps_taken));
-  progress_.reset();
+  if (first_rank_) report_->EndProgress();
   return Stopped(absl::StrCat("stopped after step ", steps_taken,
                               " as --stop_at_step asked; saved in ", options_.run_dir,
                               ": the same command without it goes on"));
@@ -274,14 +249,21 @@ absl::Status Run::Finish() {
   // In this order everywhere: a checkpoint says that all lines up to its step have been written.
   RETURN_IF_ERROR(Validate(TotalSteps(config_), 0));
   RETURN_IF_ERROR(Save(TotalSteps(config_)));
-  progress_.reset();
+  RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Finish()));
+  if (first_rank_) report_->EndProgress();
+  int64_t memory = ReadProcessMemory().peak_resident - resident_before_;
+  mesh_.world->AllReduceMax(at::from_blob(&memory, {1}, at::kLong));
   const absl::StatusOr<std::string> checkpoint = ResolveCheckpoint(options_.run_dir);
   RETURN_IF_ERROR(Agree(*mesh_.world, checkpoint.status()));
   if (!first_rank_) return absl::OkStatus();
   std::printf("validation  loss %.4f nats a token, perplexity %.3f, over %lld tokens\n",
-              *validation_loss_, std::exp(*validation_loss_),
+              validation_loss_, std::exp(validation_loss_),
               static_cast<long long>(windows_->num_predictions()));
-  std::printf("checkpoint  %s\nmetrics     %s\n", checkpoint->c_str(), metrics_->path().c_str());
+  const MemoryPlan plan = PlanMemory(config_, mesh_.world->size(), mesh_.expert->size());
+  std::printf("memory      %s at most on a rank for training, computed %s\n",
+              FormatBytes(memory).c_str(), FormatBytes(plan.total()).c_str());
+  std::printf("checkpoint  %s\nmetrics     %s\n", checkpoint->c_str(),
+              report_->metrics_path().c_str());
   std::fflush(stdout);
   return absl::OkStatus();
 }

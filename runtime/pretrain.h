@@ -8,6 +8,7 @@
 #include "configs/run.pb.h"
 #include "parallel/process_mesh.h"
 #include "runtime/status.h"
+#include "runtime/step_profiler.h"
 
 namespace hypermoe {
 
@@ -17,10 +18,12 @@ struct PretrainOptions {
   bool resume = true;   // go on from the newest checkpoint of run_dir, if any; false: run_dir must
                         // not hold a run
   int64_t stop_at_step = 0;  // save and return Stopped after this step; 0: run to the end
+  ProfiledSteps profile;     // none by default
   int threads = 1;           // per rank, as set for this process: part of exact resume
 };
 
-// Trains, writes run_dir (config.textproto, metrics.jsonl, events.out.tfevents.*, checkpoints/) and
+// Trains, writes run_dir (config.textproto, metrics.jsonl, events.out.tfevents.*, checkpoints/,
+// traces/) and
 // reports progress on stderr of world rank 0, the result on its stdout. A run that has reached its
 // end only reports. Collective over the world; every rank returns the same status.
 absl::Status Pretrain(const PretrainOptions& options, const ProcessMesh& mesh);

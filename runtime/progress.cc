@@ -37,6 +37,16 @@ std::string Rate(double per_second) {
   return absl::StrFormat("%.0f", per_second);
 }
 
+std::string Percent(double share) { return std::isnan(share) ? "-" : Fixed(100 * share, 1) + "%"; }
+
+// Binary units in one letter: "812M", "1.4G", "12G".
+std::string Memory(int64_t bytes) {
+  const double mebibytes = static_cast<double>(bytes) / (1 << 20);
+  if (bytes <= 0) return "-";
+  if (mebibytes < 999.5) return absl::StrFormat("%.0fM", mebibytes);
+  return absl::StrFormat(mebibytes < 9.95 * 1024 ? "%.1fG" : "%.0fG", mebibytes / 1024);
+}
+
 // Columns of the terminal, or 0 if it does not tell.
 size_t Columns(std::FILE* out) {
   winsize size = {};
@@ -63,12 +73,13 @@ std::string FormatProgress(const ProgressSample& sample) {
       sample.validation_loss.value_or(std::numeric_limits<double>::quiet_NaN());
   absl::StrAppend(&line, "  loss ", Fixed(sample.loss, 3), "  val ", Fixed(validation, 3),
                   "  grad ", Fixed(sample.gradient_norm, 2), "  ", Rate(sample.tokens_per_second),
-                  " tok/s");
+                  " tok/s  mfu ", sample.mfu ? Percent(*sample.mfu) : "n/a", "  mem ",
+                  Memory(sample.memory_bytes));
   const bool sparse = sample.load_max_over_mean != 0;
   if (sparse) {
-    const double percent = 100 * sample.all_to_all_share;
-    absl::StrAppend(&line, "  load ", Fixed(sample.load_max_over_mean, 2), "  a2a ",
-                    Fixed(percent, 1), std::isnan(percent) ? "" : "%");
+    absl::StrAppend(&line, "  load ", Fixed(sample.load_max_over_mean, 2));
+    if (sample.dropped_share) absl::StrAppend(&line, "  drop ", Percent(*sample.dropped_share));
+    absl::StrAppend(&line, "  a2a ", Percent(sample.all_to_all_share));
   }
   return absl::StrCat(line, "  eta ", FormatDuration(sample.seconds_left));
 }

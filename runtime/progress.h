@@ -17,12 +17,16 @@ struct ProgressSample {
   std::optional<double> validation_loss;  // the latest
   double gradient_norm = 0;
   double tokens_per_second = 0;
+  std::optional<double> mfu;      // model FLOPs utilisation; absent: "n/a", the peak is not known
+  int64_t memory_bytes = 0;       // peak of the rank that has the most; 0: not known
   double load_max_over_mean = 0;  // of experts; 0 for a dense model, then not shown
-  double all_to_all_share = 0;    // of the step's time; not shown for a dense model
+  std::optional<double> dropped_share;  // of routed tokens; absent and not shown without a capacity
+  double all_to_all_share = 0;          // of the step's time; not shown for a dense model
   double seconds_left = 0;
 };
 
-// "step  120/2000  loss 2.134  val 2.201  grad 0.53  98.1k tok/s  load 1.31  a2a 4.2%  eta 1m12s"
+// "step  120/2000  loss 2.134  val 2.201  grad 0.53  98.1k tok/s  mfu 31.2%  mem 1.4G  load 1.31
+// drop 0.4%  a2a 4.2%  eta 1m12s", in one line.
 std::string FormatProgress(const ProgressSample& sample);
 
 // Seconds as people read them: "8s", "1m12s", "3h05m", "2d04h"; "-" for NaN, infinity and less than

@@ -5,16 +5,33 @@
 
 namespace hypermoe {
 
-nlohmann::json TrainLine(int64_t step, int64_t tokens, double tokens_per_second,
+namespace {
+
+// Of the step, by kind of collective: calls and seconds of a rank in the mean, bytes of all ranks.
+nlohmann::json TrafficOf(const StepResult& result) {
+  nlohmann::json traffic = nlohmann::json::object();
+  for (int kind = 0; kind < kNumCollectives; ++kind) {
+    const Traffic& of_kind = result.traffic[static_cast<size_t>(kind)];
+    if (of_kind.calls == 0) continue;
+    traffic[CollectiveName(static_cast<Collective>(kind))] = {
+        {"calls", of_kind.calls}, {"bytes", of_kind.bytes}, {"seconds", of_kind.seconds}};
+  }
+  return traffic;
+}
+
+}  // namespace
+
+nlohmann::json TrainLine(int64_t step, int64_t tokens, const StepRate& rate,
                          const StepResult& result) {
-  nlohmann::json load = nlohmann::json::array();
+  nlohmann::json load = nlohmann::json::array(), dropped = nlohmann::json::array();
   for (int64_t layer = 0; layer < result.tokens_LN.size(0); ++layer) {
     const at::Tensor tokens_N = result.tokens_LN.select(0, layer).contiguous();
     const int64_t* data = tokens_N.const_data_ptr<int64_t>();
     load.push_back(std::vector<int64_t>(data, data + tokens_N.numel()));
+    dropped.push_back(result.dropped_LN.select(0, layer).sum().item<int64_t>());
   }
   const StepSeconds& s = result.seconds;
-  return {{"kind", "train"},
+  nlohmann::json line = {{"kind", "train"},
           {"step", step},
           {"tokens", tokens},
           {"loss", result.loss},
@@ -22,7 +39,7 @@ nlohmann::json TrainLine(int64_t step, int64_t tokens, double tokens_per_second,
           {"router_z_loss", result.router_z_loss},
           {"grad_norm", result.gradient_norm},
           {"learning_rate", result.learning_rate},
-          {"tokens_per_second", tokens_per_second},
+          {"tokens_per_second", rate.tokens_per_second},
           {"seconds",
            {{"data", s.data},
             {"forward", s.forward},
@@ -32,7 +49,12 @@ nlohmann::json TrainLine(int64_t step, int64_t tokens, double tokens_per_second,
             {"all_to_all", s.all_to_all}}},
           {"expert_load", load},
           {"expert_load_max_over_mean", result.LoadMaxOverMean()},
-          {"bytes_sent", static_cast<int64_t>(result.bytes_sent)}};
+          {"dropped_tokens", dropped},
+          {"memory_bytes", result.memory_bytes},
+          {"bytes_sent", result.BytesSent()},
+          {"traffic", TrafficOf(result)}};
+  if (rate.mfu.has_value()) line["mfu"] = *rate.mfu;
+  return line;
 }
 
 }  // namespace hypermoe

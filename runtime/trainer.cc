@@ -7,19 +7,30 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 
 #include "model/balance_loss.h"
-#include "parallel/gradient_reducer.h"
+#include "model/expert_capacity.h"
+#include "parallel/gradient_norm.h"
 #include "parallel/token_dispatcher.h"
 #include "runtime/decay_groups.h"
 #include "runtime/learning_rate.h"
+#include "runtime/process_memory.h"
 #include "runtime/run_length.h"
 
 namespace hypermoe {
 namespace {
 
-at::ScalarType DtypeOf(const RuntimeConfig& config) {
-  return config.dtype() == RuntimeConfig::float64 ? at::kDouble : at::kFloat;
+Precision PrecisionOf(const RuntimeConfig& config) {
+  switch (config.dtype()) {
+    case RuntimeConfig::float64:
+      return {at::kDouble, at::kDouble};
+    case RuntimeConfig::bfloat16:
+      return {at::kFloat, at::kBFloat16};
+    case RuntimeConfig::float32:
+      break;
+  }
+  return {at::kFloat, at::kFloat};
 }
 
 AdamWOptions OptionsOf(const OptimizerConfig& config) {
@@ -33,30 +44,43 @@ double Now() {
 // Adds the seconds since the last call (or construction) to a phase.
 class Stopwatch {
  public:
-  void Lap(double* phase) {
+  explicit Stopwatch(const Trainer::PhaseObserver& observer) : observer_(observer) {}
+  void Lap(const char* name, double* phase) {
     const double now = Now();
     *phase += now - last_;
+    if (observer_) observer_(name, last_, now);
     last_ = now;
   }
 
  private:
+  const Trainer::PhaseObserver& observer_;
   double last_ = Now();
 };
 
+using Ledger = std::array<Traffic, kNumCollectives>;
+
 // Traffic of all of this rank's groups so far.
-Traffic TotalTraffic(const ProcessMesh& mesh, bool all_to_all_only) {
-  Traffic total;
+Ledger LedgerOf(const ProcessMesh& mesh) {
+  Ledger ledger;
   for (const Communicator* group : {mesh.world.get(), mesh.expert.get(), mesh.expert_data.get()}) {
-    for (int kind = 0; kind < kNumCollectives; ++kind) {
-      const auto collective = static_cast<Collective>(kind);
-      const bool all_to_all =
-          collective == Collective::kAllToAll || collective == Collective::kAllToAllCounts;
-      if (all_to_all_only && !all_to_all) continue;
-      total.bytes += group->traffic(collective).bytes;
-      total.seconds += group->traffic(collective).seconds;
+    for (size_t kind = 0; kind < ledger.size(); ++kind) {
+      const Traffic& traffic = group->traffic(static_cast<Collective>(kind));
+      ledger[kind].calls += traffic.calls;
+      ledger[kind].bytes += traffic.bytes;
+      ledger[kind].seconds += traffic.seconds;
     }
   }
-  return total;
+  return ledger;
+}
+
+Ledger Since(const Ledger& before, const ProcessMesh& mesh) {
+  Ledger ledger = LedgerOf(mesh);
+  for (size_t kind = 0; kind < ledger.size(); ++kind) {
+    ledger[kind].calls -= before[kind].calls;
+    ledger[kind].bytes -= before[kind].bytes;
+    ledger[kind].seconds -= before[kind].seconds;
+  }
+  return ledger;
 }
 
 std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communicator& world,
@@ -65,33 +89,40 @@ std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communica
   const TrainingRows rows(files, config.model().sequence_length(), train.batch_size(),
                           config.runtime().seed());
   return std::make_unique<Prefetcher>(
-      [train, rows, size = world.size(), rank = world.rank()](int64_t number) {
-        const RowRange mine = RowsOfMicroBatch(train, number % train.micro_batches(), size, rank);
+      [train, rows, size = world.size(), rank = world.rank(),
+       unit = CapacityGroupRows(config.model().training_capacity())](int64_t number) {
+        const RowRange mine =
+            RowsOfMicroBatch(train, number % train.micro_batches(), size, rank, unit);
         return rows.Rows(number / train.micro_batches(), mine.begin, mine.end);
       });
 }
 
-// Turns this rank's shares into global values by one small all-reduce: sums of losses and bytes,
-// means of seconds.
-void ShareResult(StepResult* result, Communicator& world) {
+// Turns this rank's shares into global values by two small all-reduces: sums of losses and bytes,
+// means of calls and seconds, the largest memory.
+void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) {
+  std::vector<double> sums = {result->loss, result->balance_loss, result->router_z_loss};
   StepSeconds& s = result->seconds;
-  const std::array<double*, 9> fields = {&result->loss,
-                                         &result->balance_loss,
-                                         &result->router_z_loss,
-                                         &result->bytes_sent,
-                                         &s.data,
-                                         &s.forward,
-                                         &s.backward,
-                                         &s.reduce,
-                                         &s.all_to_all};
-  constexpr size_t kFirstMean = 4;
-  std::array<double, fields.size()> values;
-  for (size_t i = 0; i < fields.size(); ++i) values[i] = *fields[i];
-  world.AllReduceSum(
-      at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kDouble));
-  for (size_t i = 0; i < fields.size(); ++i) {
-    *fields[i] = i < kFirstMean ? values[i] : values[i] / world.size();
+  const std::array<double*, 5> seconds = {&s.data, &s.forward, &s.backward, &s.reduce,
+                                          &s.optimizer};
+  for (const double* phase : seconds) sums.push_back(*phase);
+  for (const Traffic& traffic : ledger) {
+    sums.push_back(static_cast<double>(traffic.calls));
+    sums.push_back(static_cast<double>(traffic.bytes));
+    sums.push_back(traffic.seconds);
   }
+  world.AllReduceSum(at::from_blob(sums.data(), {static_cast<int64_t>(sums.size())}, at::kDouble));
+  auto sum = sums.begin();
+  for (double* loss : {&result->loss, &result->balance_loss, &result->router_z_loss}) *loss = *sum++;
+  for (double* phase : seconds) *phase = *sum++ / world.size();
+  for (Traffic& traffic : result->traffic) {
+    traffic.calls = std::llround(*sum++ / world.size());
+    traffic.bytes = std::llround(*sum++);
+    traffic.seconds = *sum++ / world.size();
+  }
+  s.all_to_all = result->traffic[static_cast<size_t>(Collective::kAllToAll)].seconds +
+                 result->traffic[static_cast<size_t>(Collective::kAllToAllCounts)].seconds;
+  result->memory_bytes = ReadProcessMemory().peak_resident;
+  world.AllReduceMax(at::from_blob(&result->memory_bytes, {1}, at::kLong));
 }
 
 }  // namespace
@@ -105,8 +136,21 @@ double StepResult::LoadMaxOverMean() const {
   return worst;
 }
 
+int64_t StepResult::BytesSent() const {
+  int64_t bytes = 0;
+  for (const Traffic& of_kind : traffic) bytes += of_kind.bytes;
+  return bytes;
+}
+
+double StepResult::DroppedShare() const {
+  const auto tokens = tokens_LN.sum().item<double>();
+  return tokens > 0 ? dropped_LN.sum().item<double>() / tokens : 0;
+}
+
 HyperConfig::Execution ResolveExecution(const RunConfig& config, const ProcessMesh& mesh) {
   if (config.hyper().execution() != HyperConfig::auto_) return config.hyper().execution();
+  // To the owner, tokens that an expert has no room for would travel for the HyperExpert alone.
+  if (config.model().training_capacity().mode() != CapacityConfig::none) return HyperConfig::source;
   // Per sparse layer and step, in units of 4 D A multiply-adds: generation costs q an expert, at
   // the source for all experts, at the owner for its own; application costs 1 a token, at the owner
   // as unevenly as tokens fall on experts (taken to be a quarter more on the busiest rank).
@@ -126,7 +170,7 @@ std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh
   HyperConfig hyper = config.hyper();
   hyper.set_execution(ResolveExecution(config, mesh));
   return std::make_unique<Gpt2>(config.model(), hyper, config.runtime().seed(),
-                                DtypeOf(config.runtime()), dispatcher);
+                                PrecisionOf(config.runtime()), dispatcher);
 }
 
 Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
@@ -136,49 +180,58 @@ Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
       batches_(MakeBatches(config, *mesh.world, train)),
       model_(MakeModel(config, mesh)),
       buffers_(MakeFlatBuffers(ApplyNoDecay(config.optimizer(), model_->parameters()))),
-      optimizer_(buffers_, OptionsOf(config.optimizer())) {}
+      buckets_(MakeGradientBuckets(buffers_, mesh_,
+                                   int64_t{config.mesh().bucket_mebibytes()} << 20)),
+      reducer_(buffers_, buckets_, /*scatter=*/config.optimizer().zero1()),
+      optimizer_(buffers_, buckets_, OptionsOf(config.optimizer()), config.optimizer().zero1()) {}
 
 StepResult Trainer::TrainStep(int64_t step) {
-  StepResult result = ComputeGradients(step);
-  Stopwatch watch;
-  result.gradient_norm = GlobalGradientNorm(buffers_, *mesh_.expert);
-  ClipGradients(buffers_, result.gradient_norm, config_.optimizer().clip_norm());
+  StepResult result;
+  const Ledger before = LedgerOf(mesh_);
+  AccumulateGradients(step, &result);
+  Stopwatch watch(phase_observer_);
+  result.gradient_norm = GlobalGradientNorm(buffers_, buckets_, *mesh_.world);
   result.learning_rate = LearningRate(config_.optimizer(), step, TotalSteps(config_));
-  optimizer_.Step(result.learning_rate);
+  optimizer_.Step(result.learning_rate,
+                  ClipScale(result.gradient_norm, config_.optimizer().clip_norm()));
   model_->ParametersChanged();
-  watch.Lap(&result.seconds.optimizer);
+  watch.Lap("optimizer", &result.seconds.optimizer);
+  ShareResult(Since(before, mesh_), &result, *mesh_.world);
   return result;
 }
 
 StepResult Trainer::ComputeGradients(int64_t step) {
   StepResult result;
-  const Traffic before = TotalTraffic(mesh_, false), all_to_all_before = TotalTraffic(mesh_, true);
-  Stopwatch watch;
-  for (FlatBuffer& buffer : buffers_) buffer.ZeroGradients();
-  watch.Lap(&result.seconds.optimizer);
-  for (int64_t i = 0; i < config_.train().micro_batches(); ++i) RunMicroBatch(step, i, &result);
-
-  Stopwatch after_backward;
-  model_->FinishBackward();
-  after_backward.Lap(&result.seconds.backward);
-  ReduceGradients(buffers_, mesh_);
-  after_backward.Lap(&result.seconds.reduce);
-  result.bytes_sent = static_cast<double>(TotalTraffic(mesh_, false).bytes - before.bytes);
-  result.seconds.all_to_all = TotalTraffic(mesh_, true).seconds - all_to_all_before.seconds;
-  ShareResult(&result, *mesh_.world);
+  const Ledger before = LedgerOf(mesh_);
+  AccumulateGradients(step, &result);
+  ShareResult(Since(before, mesh_), &result, *mesh_.world);
   return result;
+}
+
+void Trainer::AccumulateGradients(int64_t step, StepResult* result) {
+  Stopwatch watch(phase_observer_);
+  for (FlatBuffer& buffer : buffers_) buffer.ZeroGradients();
+  watch.Lap("optimizer", &result->seconds.optimizer);
+  for (int64_t i = 0; i < config_.train().micro_batches(); ++i) RunMicroBatch(step, i, result);
+
+  Stopwatch after_backward(phase_observer_);
+  model_->FinishBackward();
+  after_backward.Lap("backward", &result->seconds.backward);
+  reducer_.Finish();
+  after_backward.Lap("reduce", &result->seconds.reduce);
 }
 
 // Micro-batch i is a fixed set of the batch's rows, cut over the ranks afterwards; a rank may get
 // none and still takes part.
 void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* result) {
-  Stopwatch watch;
+  Stopwatch watch(phase_observer_);
   const TrainConfig& train = config_.train();
   const Batch batch = batches_->Take(step * train.micro_batches() + micro_batch);
-  watch.Lap(&result->seconds.data);
+  watch.Lap("data", &result->seconds.data);
 
   ForwardMode mode;
   mode.training = true;
+  mode.recompute = train.recompute() == TrainConfig::blocks;
   mode.key = StepKey(step);
   const ModelOutput output = model_->Forward(batch, mode);
   const int64_t sequence_length = config_.model().sequence_length();
@@ -191,15 +244,19 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* resul
                          {train.micro_batches(), train.batch_size()}, *mesh_.world);
   const at::Tensor router_z =
       RouterZLoss(output.routing, batch_tokens) * config_.model().router_z_coefficient();
-  watch.Lap(&result->seconds.forward);
+  watch.Lap("forward", &result->seconds.forward);
 
+  if (micro_batch + 1 == train.micro_batches()) reducer_.Arm();
   (language_model + balance.share + router_z).backward();
-  watch.Lap(&result->seconds.backward);
+  watch.Lap("backward", &result->seconds.backward);
   result->loss += language_model.item<double>();
   result->balance_loss += balance.share.item<double>();
   result->router_z_loss += router_z.item<double>();
-  result->tokens_LN =
-      result->tokens_LN.defined() ? result->tokens_LN + balance.tokens_LN : balance.tokens_LN;
+  const auto add = [](at::Tensor& sum, const at::Tensor& counts) {
+    sum = sum.defined() ? sum + counts : counts;
+  };
+  add(result->tokens_LN, balance.tokens_LN);
+  add(result->dropped_LN, balance.dropped_LN);
 }
 
 RandomKey Trainer::StepKey(int64_t step) const {
@@ -209,21 +266,26 @@ RandomKey Trainer::StepKey(int64_t step) const {
 }
 
 double Trainer::Evaluate(const ValidationWindows& windows, int64_t max_windows) {
-  const int64_t rows_per_pass =
-      std::max(1, config_.train().batch_size() / config_.train().micro_batches());
-  return EvaluateWindows(*model_, windows, max_windows, rows_per_pass, *mesh_.world);
+  const int64_t rows = std::max(1, config_.train().batch_size() / config_.train().micro_batches());
+  return EvaluateWindows(*model_, windows, max_windows, MakeEvaluationPass(config_.model(), rows),
+                         *mesh_.world);
+}
+
+EvaluationPass MakeEvaluationPass(const ModelConfig& model, int64_t rows) {
+  const int64_t unit = CapacityGroupRows(model.evaluation_capacity());
+  return {unit > 1 ? (rows + unit - 1) / unit * unit : rows, unit};
 }
 
 double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t max_windows,
-                       int64_t rows_per_pass, Communicator& world) {
+                       const EvaluationPass& pass, Communicator& world) {
   const at::NoGradGuard no_grad;
   const int64_t stride =
       max_windows <= 0 ? 1 : std::max<int64_t>(1, (windows.size() + max_windows - 1) / max_windows);
   const int64_t chosen = (windows.size() + stride - 1) / stride;
   std::array<double, 2> sums = {0, 0};  // of losses, of labels counted
-  for (int64_t begin = 0; begin < chosen; begin += rows_per_pass) {
-    const int64_t pass = std::min(rows_per_pass, chosen - begin);
-    const RowRange mine = RowsOfRank(pass, world.size(), world.rank());
+  for (int64_t begin = 0; begin < chosen; begin += pass.rows) {
+    const int64_t rows = std::min(pass.rows, chosen - begin);
+    const RowRange mine = UnitsOfRank(rows, pass.unit, world.size(), world.rank());
     const Batch batch =
         windows.Windows((begin + mine.begin) * stride, (begin + mine.end) * stride, stride);
     const ModelOutput output = model.Forward(batch, ForwardMode{});

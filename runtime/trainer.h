@@ -6,15 +6,20 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "configs/run.pb.h"
 #include "model/gpt2.h"
 #include "parallel/adamw.h"
 #include "parallel/flat_buffer.h"
+#include "parallel/gradient_bucket.h"
+#include "parallel/gradient_reducer.h"
 #include "parallel/process_mesh.h"
 #include "runtime/dataset.h"
 #include "runtime/prefetcher.h"
@@ -26,13 +31,12 @@ namespace hypermoe {
 struct StepSeconds {
   double data = 0;  // waiting for a batch, which is assembled during the step before
   double forward = 0, backward = 0, reduce = 0;
-  double optimizer = 0;   // zeroing of gradients, norm, clip and update, on this rank
+  double optimizer = 0;   // zeroing of gradients, norm and update
   double all_to_all = 0;  // token dispatch: part of forward and backward
   double total() const { return data + forward + backward + reduce + optimizer; }
 };
 
-// What one step says about itself: global values, the same on every rank (but for
-// seconds.optimizer).
+// What one step says about itself: global values, the same on every rank.
 struct StepResult {
   double loss = 0;          // mean cross-entropy of the batch, nats a token
   double balance_loss = 0;  // coefficient included, as in the next one
@@ -40,13 +44,18 @@ struct StepResult {
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   StepSeconds seconds;
-  // Payload of all collectives up to the reduction of gradients, summed over ranks
-  // (parallel/communicator.h, Traffic).
-  double bytes_sent = 0;
-  at::Tensor tokens_LN;  // int64: tokens of the batch by sparse layer and expert
+  // What the step's collectives cost, by kind (parallel/communicator.h): bytes summed over the
+  // ranks, calls and seconds their means.
+  std::array<Traffic, kNumCollectives> traffic;
+  int64_t memory_bytes = 0;  // resident at most so far, of the rank that has the most
+  at::Tensor tokens_LN;   // int64: tokens of the batch by sparse layer and expert
+  at::Tensor dropped_LN;  // those of them for which the expert had no room
   // Largest over mean tokens of an expert, in the sparse layer where it is worst; 0 for a dense
   // model.
   double LoadMaxOverMean() const;
+  int64_t BytesSent() const;
+  // Of all choices of an expert, the share for which it had no room.
+  double DroppedShare() const;
 };
 
 class Trainer {
@@ -59,9 +68,14 @@ class Trainer {
   // result on every rank.
   StepResult TrainStep(int64_t step);
 
-  // The first part of TrainStep: fills the gradients of the global batch's loss, reduced, not
-  // clipped.
+  // The first part of TrainStep: fills the gradients of the global batch's loss, reduced (with
+  // optimizer.zero1 only in the parts that this rank owns), not clipped.
   StepResult ComputeGradients(int64_t step);
+
+  // Called after every phase of a step ("data", "forward", "backward", "reduce", "optimizer") with
+  // its begin and end in seconds of the steady clock; empty: nobody.
+  using PhaseObserver = std::function<void(const char* phase, double begin, double end)>;
+  void set_phase_observer(PhaseObserver observer) { phase_observer_ = std::move(observer); }
 
   // Mean cross-entropy over validation windows: all of them, or about `max_windows` evenly spread
   // ones. Collective over the world; the same result on every rank.
@@ -72,9 +86,11 @@ class Trainer {
 
   Gpt2& model() { return *model_; }
   std::vector<FlatBuffer>& buffers() { return buffers_; }
+  const std::vector<GradientBucket>& buckets() const { return buckets_; }
   AdamW& optimizer() { return optimizer_; }
 
  private:
+  void AccumulateGradients(int64_t step, StepResult* result);
   void RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* result);
 
   RunConfig config_;
@@ -82,7 +98,10 @@ class Trainer {
   std::unique_ptr<Prefetcher> batches_;  // this rank's, numbered step * micro_batches + micro-batch
   std::unique_ptr<Gpt2> model_;
   std::vector<FlatBuffer> buffers_;
+  std::vector<GradientBucket> buckets_;
+  GradientReducer reducer_;
   AdamW optimizer_;
+  PhaseObserver phase_observer_;
 };
 
 // Where HyperExperts are applied: hyper.execution, with auto resolved for this layout.
@@ -91,9 +110,17 @@ HyperConfig::Execution ResolveExecution(const RunConfig& config, const ProcessMe
 // The model of `config` on this rank of `mesh`, with its initial values.
 std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh);
 
-// Mean cross-entropy of `model` over windows, `rows_per_pass` at a time over all ranks. See
-// Trainer::Evaluate.
+// How the windows of an evaluation are worked through: over all ranks together `rows` at a time,
+// which are given to the ranks in units of `unit` (UnitsOfRank).
+struct EvaluationPass {
+  int64_t rows = 1;
+  int64_t unit = 1;
+};
+// Passes of about `rows` rows that do not cut the capacity groups of evaluation.
+EvaluationPass MakeEvaluationPass(const ModelConfig& model, int64_t rows);
+
+// Mean cross-entropy of `model` over windows. See Trainer::Evaluate.
 double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t max_windows,
-                       int64_t rows_per_pass, Communicator& world);
+                       const EvaluationPass& pass, Communicator& world);
 
 }  // namespace hypermoe

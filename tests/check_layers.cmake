@@ -12,7 +12,7 @@ set(allowed_model model configs ${allowed_parallel})
 set(allowed_runtime runtime ${allowed_model})
 set(allowed_launch launch ${allowed_runtime})
 set(layers kernels parallel configs model runtime launch)
-set(allowed_tests tests ${layers})
+set(allowed_tests tests tools ${layers})
 set(allowed_tools tools ${layers})
 set(folders ${layers} tests tools)
 

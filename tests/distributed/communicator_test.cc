@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "parallel/partition.h"
 #include "tests/support/mpi_test.h"
 
 namespace hypermoe {
@@ -72,6 +73,84 @@ TEST(MpiCommunicatorTest, AllReduceSumGivesEveryRankTheSameBits) {
   }
 }
 
+// Not exact, so that the order of addition shows.
+at::Tensor InexactValues(int64_t count) {
+  return (at::arange(count, at::kDouble) * (0.37 + World()->rank())).sin().to(at::kFloat);
+}
+
+// Sums of pieces, started beside each other and beside other calls, are those of the whole array.
+TEST(MpiCommunicatorTest, PendingSumsDoNotDependOnHowTheyAreCut) {
+  for (const int64_t count : {0, 3, 5003, 400007}) {
+    const at::Tensor whole = InexactValues(count);
+    World()->StartAllReduceSum(whole)->Wait();
+    for (const int64_t pieces : {1, 2, 5}) {
+      const at::Tensor cut = InexactValues(count);
+      std::vector<std::unique_ptr<PendingReduction>> pending;
+      for (const at::Tensor& piece : cut.chunk(pieces)) {
+        pending.push_back(World()->StartAllReduceSum(piece));
+        const at::Tensor one = at::ones({1});
+        World()->AllReduceSum(one);
+        EXPECT_EQ(one.item<float>(), World()->size());
+        for (const auto& reduction : pending) reduction->Test();
+      }
+      for (const auto& reduction : pending) reduction->Wait();
+      EXPECT_TRUE(at::equal(cut, whole)) << count << " elements in " << pieces << " pieces";
+    }
+  }
+}
+
+TEST(MpiCommunicatorTest, PendingSumsAreExact) {
+  for (at::ScalarType dtype : kReducible) {
+    for (int64_t count : kReductionSizes) {
+      const at::Tensor values = RankValues(count, World()->rank(), dtype);
+      at::Tensor expected = at::zeros_like(values);
+      for (int rank = 0; rank < World()->size(); ++rank) expected += RankValues(count, rank, dtype);
+      const auto pending = World()->StartAllReduceSum(values);
+      while (!pending->Test()) {
+      }
+      pending->Wait();
+      EXPECT_TRUE(at::equal(values, expected)) << count << " of " << dtype;
+    }
+  }
+}
+
+// A scatter gives each rank its part of the same bits, and gathering the parts gives the whole.
+TEST(MpiCommunicatorTest, ScatteredPartsMakeTheWhole) {
+  for (const int64_t count : {0, 1, 3, 5003, 400007}) {
+    const at::Tensor whole = InexactValues(count), scattered = InexactValues(count);
+    World()->StartAllReduceSum(whole)->Wait();
+    const int64_t before = World()->traffic(Collective::kReduceScatter).bytes;
+    World()->StartReduceScatterSum(scattered)->Wait();
+    EXPECT_EQ(World()->traffic(Collective::kReduceScatter).bytes - before,
+              World()->size() > 1 ? 4 * count : 0);
+    const RowRange own = RowsOfRank(count, World()->size(), World()->rank());
+    const at::Tensor part = scattered.narrow(0, own.begin, own.size());
+    EXPECT_TRUE(at::equal(part, whole.narrow(0, own.begin, own.size()))) << count;
+    const at::Tensor gathered = at::full({count}, -1.0, at::kFloat);
+    gathered.narrow(0, own.begin, own.size()).copy_(part);
+    World()->AllGatherParts(gathered);
+    EXPECT_TRUE(at::equal(gathered, whole)) << count;
+  }
+}
+
+TEST(MpiCommunicatorTest, TheObserverSeesEveryCollective) {
+  std::vector<Collective> seen;
+  int64_t bytes = 0;
+  World()->set_observer([&](const CollectiveEvent& event) {
+    EXPECT_EQ(event.group, "world");
+    EXPECT_LE(event.begin, event.end);
+    seen.push_back(event.kind);
+    bytes += event.bytes;
+  });
+  World()->StartAllReduceSum(at::ones({10}))->Wait();
+  World()->Barrier();
+  World()->set_observer({});
+  World()->Barrier();
+  EXPECT_THAT(seen, ElementsAreArray({Collective::kAllReduce, Collective::kAllReduce,
+                                      Collective::kBarrier}));
+  EXPECT_EQ(bytes, World()->size() > 1 ? 40 : 0);
+}
+
 TEST(MpiCommunicatorTest, BroadcastCopiesFromEveryRoot) {
   // The last is longer than one message.
   for (int64_t count : {0, 1, 1001, 20 << 20}) {
@@ -92,7 +171,7 @@ at::Tensor RowsFor(int from, int to, at::ScalarType dtype) {
 
 TEST(MpiCommunicatorTest, AllToAllRowsMovesUnevenParts) {
   const int rank = World()->rank();
-  for (at::ScalarType dtype : {at::kFloat, at::kDouble, at::kLong, at::kByte}) {
+  for (at::ScalarType dtype : {at::kFloat, at::kDouble, at::kLong, at::kBFloat16, at::kByte}) {
     std::vector<int64_t> send_rows, recv_rows;
     std::vector<at::Tensor> sent, expected;
     for (int p = 0; p < World()->size(); ++p) {

@@ -1,10 +1,12 @@
 #include "parallel/gradient_reducer.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "parallel/gradient_norm.h"
 #include "tests/support/mpi_test.h"
 
 namespace hypermoe {
@@ -31,6 +33,8 @@ struct Model {
     }
     parameters[2].first_expert = experts.begin;
     buffers = MakeFlatBuffers(parameters);
+    // Small buckets, so that parameters are cut.
+    buckets = MakeGradientBuckets(buffers, mesh, /*bucket_bytes=*/16);
     const double share = World()->rank() + 1;
     buffers[0].gradients().fill_(kDense * share);
     buffers[1].gradients().fill_(kHyper * share);
@@ -43,6 +47,10 @@ struct Model {
   ExpertRange experts;
   std::vector<Parameter> parameters;
   std::vector<FlatBuffer> buffers;
+  std::vector<GradientBucket> buckets;
+
+  void Reduce() { GradientReducer(buffers, buckets, /*scatter=*/false).Finish(); }
+  double Norm() { return GlobalGradientNorm(buffers, buckets, *mesh.world); }
 };
 
 // Sum of r + 1 over the ranks whose expert rank is `expert_rank`.
@@ -98,17 +106,17 @@ std::vector<int> Degrees() {
   return degrees;
 }
 
-TEST(ReduceGradientsTest, SumsOverTheGroupThatHoldsTheParameter) {
+TEST(GradientReducerTest, SumsOverTheGroupThatHoldsTheParameter) {
   for (int degree : Degrees()) {
     for (int64_t num_experts : {1, 2, 4, 6}) {
       Model model(num_experts, degree);
-      ReduceGradients(model.buffers, model.mesh);
+      model.Reduce();
       EXPECT_TRUE(GradientsAreExact(model)) << num_experts << " experts at degree " << degree;
     }
   }
 }
 
-TEST(ReduceGradientsTest, ComparisonSeesExpertsReducedOverTheWorld) {
+TEST(GradientReducerTest, ComparisonSeesExpertsReducedOverTheWorld) {
   for (int degree : Degrees()) {
     if (degree == 1) continue;  // there the world is the right group
     Model model(/*num_experts=*/4, degree);
@@ -117,11 +125,11 @@ TEST(ReduceGradientsTest, ComparisonSeesExpertsReducedOverTheWorld) {
   }
 }
 
-TEST(ReduceGradientsTest, ComparisonSeesMeansAndMissingReductions) {
+TEST(GradientReducerTest, ComparisonSeesMeansAndMissingReductions) {
   if (World()->size() == 1) return;  // there a mean is a sum
   for (int degree : Degrees()) {
     Model model(/*num_experts=*/4, degree);
-    ReduceGradients(model.buffers, model.mesh);
+    model.Reduce();
     model.buffers[1].gradients().div_(World()->size());
     EXPECT_FALSE(GradientsAreExact(model));
     EXPECT_FALSE(GradientsAreExact(Model(4, degree)));
@@ -132,8 +140,8 @@ TEST(GlobalGradientNormTest, CountsEveryParameterOnce) {
   for (int degree : Degrees()) {
     for (int64_t num_experts : {1, 2, 4, 6}) {
       Model model(num_experts, degree);
-      ReduceGradients(model.buffers, model.mesh);
-      const double norm = GlobalGradientNorm(model.buffers, *model.mesh.expert);
+      model.Reduce();
+      const double norm = model.Norm();
       EXPECT_TRUE(NormIsExact(norm, num_experts, degree))
           << num_experts << " experts at degree " << degree;
     }
@@ -143,7 +151,7 @@ TEST(GlobalGradientNormTest, CountsEveryParameterOnce) {
 TEST(GlobalGradientNormTest, ComparisonSeesAShardCountedTwice) {
   for (int degree : Degrees()) {
     Model model(/*num_experts=*/6, degree);
-    ReduceGradients(model.buffers, model.mesh);
+    model.Reduce();
     if (degree > 1) {
       // Replicated parameters counted on every rank of the expert group, and experts of this rank
       // alone.
@@ -154,19 +162,69 @@ TEST(GlobalGradientNormTest, ComparisonSeesAShardCountedTwice) {
       model.mesh.expert->AllReduceSum(squares);
       EXPECT_FALSE(NormIsExact(std::sqrt(squares.item<double>()), 6, degree));
     }
-    if (degree < World()->size()) {
-      // Every replica of an expert counted.
-      EXPECT_FALSE(NormIsExact(GlobalGradientNorm(model.buffers, *World()), 6, degree));
+    if (World()->size() > 1) {
+      // Every rank counts all that it holds.
+      const at::Tensor squares = at::full({1}, 0.0, at::kDouble);
+      for (const FlatBuffer& buffer : model.buffers)
+        squares.add_(buffer.gradients().square().sum());
+      World()->AllReduceSum(squares);
+      EXPECT_FALSE(NormIsExact(std::sqrt(squares.item<double>()), 6, degree));
     }
   }
 }
 
-TEST(ClipGradientsTest, TheClippedGradientsOfTheJobHaveTheNormAsked) {
+TEST(GradientReducerTest, ScatteredSumsAreExactWhereTheyAreOwned) {
+  for (int degree : Degrees()) {
+    Model whole(/*num_experts=*/6, degree), scattered(/*num_experts=*/6, degree);
+    whole.Reduce();
+    GradientReducer(scattered.buffers, scattered.buckets, /*scatter=*/true).Finish();
+    for (const GradientBucket& bucket : scattered.buckets) {
+      const RowRange own = bucket.OwnPart();
+      const auto part = [&](const Model& model) {
+        return model.buffers[bucket.buffer].gradients().narrow(0, own.begin, own.size());
+      };
+      EXPECT_TRUE(part(scattered).equal(part(whole)));
+    }
+    EXPECT_EQ(scattered.Norm(), whole.Norm());
+  }
+}
+
+// Backward itself starts the reductions, in the order of the buckets.
+TEST(GradientReducerTest, StartsBucketsDuringBackward) {
   for (int degree : Degrees()) {
     Model model(/*num_experts=*/6, degree);
-    ReduceGradients(model.buffers, model.mesh);
-    ClipGradients(model.buffers, GlobalGradientNorm(model.buffers, *model.mesh.expert), 0.25);
-    EXPECT_NEAR(GlobalGradientNorm(model.buffers, *model.mesh.expert), 0.25, 1e-13);
+    GradientReducer reducer(model.buffers, model.buckets, /*scatter=*/false);
+    // Twice as many times as ranks hold it: what a rank adds is known.
+    for (int step = 0; step < 2; ++step) {
+      for (FlatBuffer& buffer : model.buffers) buffer.ZeroGradients();
+      at::Tensor loss = at::full({}, 0.0, at::kDouble);
+      for (const Parameter& parameter : model.parameters) {
+        if (parameter.group != ParameterGroup::kHyper) loss = loss + parameter.value.sum();
+      }
+      reducer.Arm();
+      loss.backward();
+      reducer.Finish();
+      size_t hyper_buckets = 0;
+      for (const GradientBucket& bucket : model.buckets) {
+        const double ranks = bucket.group->size();
+        const bool hyper = model.buffers[bucket.buffer].group() == ParameterGroup::kHyper;
+        hyper_buckets += hyper ? 1 : 0;
+        const at::Tensor sums = bucket.In(model.buffers[bucket.buffer].gradients());
+        EXPECT_TRUE(sums.eq(hyper ? 0.0 : ranks).all().item<bool>());
+      }
+      EXPECT_GT(reducer.started_early(), 0);
+      EXPECT_LE(reducer.started_early(), model.buckets.size() - hyper_buckets);
+    }
+  }
+}
+
+TEST(GradientReducerTest, TheClippedGradientsOfTheJobHaveTheNormAsked) {
+  for (int degree : Degrees()) {
+    Model model(/*num_experts=*/6, degree);
+    model.Reduce();
+    const double scale = ClipScale(model.Norm(), 0.25);
+    for (const FlatBuffer& buffer : model.buffers) buffer.gradients().mul_(scale);
+    EXPECT_NEAR(model.Norm(), 0.25, 1e-13);
   }
 }
 

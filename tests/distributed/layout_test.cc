@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/gradient_reducer.h"
+#include "parallel/gradient_norm.h"
 #include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
 
@@ -36,6 +36,9 @@ double RoutingMargin(const RunConfig& config) {
   return margin;
 }
 
+// What must not change the numbers of a layout, nor be changed by it.
+enum class Memory { kPlain, kRecomputeAndShard };
+
 struct LayoutCase {
   const char* name;
   ModelConfig::Kind kind;
@@ -43,6 +46,8 @@ struct LayoutCase {
   RuntimeConfig::Dtype dtype;
   double tolerance;
   HyperConfig::Execution execution = HyperConfig::source;
+  bool limited = false;  // capacity per row
+  Memory memory = Memory::kPlain;
 };
 
 class LayoutTest : public testing::TestWithParam<LayoutCase> {
@@ -50,6 +55,11 @@ class LayoutTest : public testing::TestWithParam<LayoutCase> {
   RunConfig Config() const {
     RunConfig config = TinyConfig(GetParam().kind, GetParam().num_experts, GetParam().dtype);
     config.mutable_hyper()->set_execution(GetParam().execution);
+    if (GetParam().limited) LimitCapacity(&config);
+    if (GetParam().memory == Memory::kRecomputeAndShard) {
+      config.mutable_train()->set_recompute(TrainConfig::blocks);
+      config.mutable_optimizer()->set_zero1(true);
+    }
     return config;
   }
 };
@@ -62,6 +72,7 @@ TEST_P(LayoutTest, GradientsDoNotDependOnTheMesh) {
   for (const int micro_batches : {1, 2, 4}) {
     config.mutable_train()->set_micro_batches(micro_batches);
     const Outcome reference = Compute(config, OneRankMesh());
+    EXPECT_EQ(reference.dropped_LN.sum().item<int64_t>() > 0, GetParam().limited);
     for (const int degree : Degrees()) {
       ExpectEqual(
           Compute(config, ProcessMesh::Create(World(), degree)), reference, GetParam().tolerance,
@@ -116,14 +127,19 @@ TEST_P(LayoutTest, TwentyStepsStayTogether) {
 INSTANTIATE_TEST_SUITE_P(
     Kinds, LayoutTest,
     testing::Values(
-        LayoutCase{"dense64", ModelConfig::dense, 1, RuntimeConfig::float64, 1e-12},
-        LayoutCase{"moe64", ModelConfig::moe, 4, RuntimeConfig::float64, 1e-12},
-        LayoutCase{"moe_share64", ModelConfig::moe_share, 4, RuntimeConfig::float64, 1e-12},
-        LayoutCase{"adapter64", ModelConfig::adapter, 4, RuntimeConfig::float64, 1e-12},
+        LayoutCase{"dense64", ModelConfig::dense, 1, RuntimeConfig::float64, 1e-12,
+                   HyperConfig::source, false, Memory::kRecomputeAndShard},
+        LayoutCase{"moe64", ModelConfig::moe, 4, RuntimeConfig::float64, 1e-12,
+                   HyperConfig::source, true},
+        LayoutCase{"moe_share64", ModelConfig::moe_share, 4, RuntimeConfig::float64, 1e-12,
+                   HyperConfig::source, true, Memory::kRecomputeAndShard},
+        LayoutCase{"adapter64", ModelConfig::adapter, 4, RuntimeConfig::float64, 1e-12,
+                   HyperConfig::source, false, Memory::kRecomputeAndShard},
         LayoutCase{"hyper64", ModelConfig::hyper, 4, RuntimeConfig::float64, 1e-12},
-        LayoutCase{"hyper6experts64", ModelConfig::hyper, 6, RuntimeConfig::float64, 1e-12},
+        LayoutCase{"hyper6experts64", ModelConfig::hyper, 6, RuntimeConfig::float64, 1e-12,
+                   HyperConfig::source, true, Memory::kRecomputeAndShard},
         LayoutCase{"hyper_owner64", ModelConfig::hyper, 6, RuntimeConfig::float64, 1e-12,
-                   HyperConfig::owner},
+                   HyperConfig::owner, true, Memory::kRecomputeAndShard},
         LayoutCase{"hyper32", ModelConfig::hyper, 6, RuntimeConfig::float32, 1e-5},
         LayoutCase{"hyper_owner32", ModelConfig::hyper, 6, RuntimeConfig::float32, 1e-5,
                    HyperConfig::owner}),
@@ -144,7 +160,7 @@ TEST(PlantedErrorTest, IsFound) {
     trainer.ComputeGradients(3);
     Outcome right;
     right.gradients = Gradients(trainer);
-    right.gradient_norm = GlobalGradientNorm(trainer.buffers(), *mesh.expert);
+    right.gradient_norm = GlobalGradientNorm(trainer.buffers(), trainer.buckets(), *mesh.world);
     EXPECT_FALSE(differs(right)) << "degree " << degree;
     const FlatBuffer& experts = trainer.buffers()[static_cast<size_t>(ParameterGroup::kExpert)];
 

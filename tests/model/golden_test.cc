@@ -79,7 +79,8 @@ class GoldenTest : public testing::TestWithParam<GoldenCase> {
         GetParam().model.kind() == ModelConfig::dense
             ? nullptr
             : std::make_shared<TokenDispatcher>(world_, GetParam().model.num_experts());
-    model_ = std::make_unique<Gpt2>(GetParam().model, GetParam().hyper, 1, at::kDouble, dispatcher);
+    model_ = std::make_unique<Gpt2>(GetParam().model, GetParam().hyper, 1,
+                                    Precision{at::kDouble, at::kDouble}, dispatcher);
     LoadWeights(folder + "/model.safetensors");
   }
 

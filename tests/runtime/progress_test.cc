@@ -25,7 +25,10 @@ ProgressSample Sample(int64_t step) {
   sample.validation_loss = 2.2009;
   sample.gradient_norm = 0.5349;
   sample.tokens_per_second = 98123;
+  sample.mfu = 0.3123;
+  sample.memory_bytes = int64_t{1434} << 20;
   sample.load_max_over_mean = 1.307;
+  sample.dropped_share = 0.0041;
   sample.all_to_all_share = 0.0421;
   sample.seconds_left = 72;
   return sample;
@@ -33,25 +36,53 @@ ProgressSample Sample(int64_t step) {
 
 TEST(FormatProgressTest, ShowsASparseModel) {
   EXPECT_EQ(FormatProgress(Sample(120)),
-            "step  120/2000  loss 2.134  val 2.201  grad 0.53  98.1k tok/s  load 1.31  a2a 4.2%  "
-            "eta 1m12s");
+            "step  120/2000  loss 2.134  val 2.201  grad 0.53  98.1k tok/s  mfu 31.2%  mem 1.4G  "
+            "load 1.31  drop 0.4%  a2a 4.2%  eta 1m12s");
 }
 
 TEST(FormatProgressTest, ShowsWhatIsUnknownAsDashes) {
   ProgressSample sample = Sample(1);
   const double nan = std::nan("");
   sample.validation_loss.reset();
+  sample.memory_bytes = 0;
   sample.loss = sample.gradient_norm = sample.tokens_per_second = sample.all_to_all_share =
       sample.seconds_left = nan;
+  sample.mfu = sample.dropped_share = nan;
   EXPECT_EQ(FormatProgress(sample),
-            "step    1/2000  loss -  val -  grad -  - tok/s  load 1.31  a2a -  eta -");
+            "step    1/2000  loss -  val -  grad -  - tok/s  mfu -  mem -  load 1.31  drop -  "
+            "a2a -  eta -");
+}
+
+TEST(FormatProgressTest, SaysThatMfuIsNotAvailableAndNothingOfDropsWithoutCapacity) {
+  ProgressSample sample = Sample(120);
+  sample.mfu.reset();
+  sample.dropped_share.reset();
+  const std::string line = FormatProgress(sample);
+  EXPECT_THAT(line, HasSubstr("tok/s  mfu n/a  mem 1.4G  load 1.31  a2a 4.2%"));
 }
 
 TEST(FormatProgressTest, LeavesExpertsOutForADenseModel) {
   ProgressSample sample = Sample(2000);
   sample.load_max_over_mean = 0;
   EXPECT_EQ(FormatProgress(sample),
-            "step 2000/2000  loss 2.134  val 2.201  grad 0.53  98.1k tok/s  eta 1m12s");
+            "step 2000/2000  loss 2.134  val 2.201  grad 0.53  98.1k tok/s  mfu 31.2%  mem 1.4G  "
+            "eta 1m12s");
+}
+
+TEST(FormatProgressTest, ShowsMemoryInBinaryUnits) {
+  ProgressSample sample = Sample(1);
+  const auto memory = [&](double mebibytes) {
+    sample.memory_bytes = static_cast<int64_t>(mebibytes * (1 << 20));
+    const std::string line = FormatProgress(sample);
+    const size_t begin = line.find("mem ") + 4;
+    return line.substr(begin, line.find(' ', begin) - begin);
+  };
+  EXPECT_EQ(memory(0.4), "0M");
+  EXPECT_EQ(memory(999.4), "999M");
+  EXPECT_EQ(memory(999.6), "1.0G");
+  EXPECT_EQ(memory(9.94 * 1024), "9.9G");
+  EXPECT_EQ(memory(9.96 * 1024), "10G");
+  EXPECT_EQ(memory(131.2 * 1024), "131G");
 }
 
 TEST(FormatProgressTest, KeepsExtremeNumbersShort) {

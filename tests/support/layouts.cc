@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "parallel/gradient_reducer.h"
+#include "parallel/gradient_norm.h"
 #include "tests/support/mpi_test.h"
 
 namespace hypermoe {
@@ -18,9 +18,14 @@ Outcome Compute(const RunConfig& config, const ProcessMesh& mesh) {
   outcome.loss = result.loss;
   outcome.balance_loss = result.balance_loss;
   outcome.router_z_loss = result.router_z_loss;
-  outcome.gradient_norm = GlobalGradientNorm(trainer.buffers(), *mesh.expert);
+  outcome.gradient_norm = GlobalGradientNorm(trainer.buffers(), trainer.buckets(), *mesh.world);
+  if (config.optimizer().zero1()) {
+    for (const GradientBucket& bucket : trainer.buckets())
+      bucket.group->AllGatherParts(bucket.In(trainer.buffers()[bucket.buffer].gradients()));
+  }
   outcome.gradients = Gradients(trainer);
   outcome.tokens_LN = result.tokens_LN;
+  outcome.dropped_LN = result.dropped_LN;
   return outcome;
 }
 
@@ -42,6 +47,7 @@ void ExpectEqual(const Outcome& actual, const Outcome& reference, double toleran
   EXPECT_LE(RelativeError(actual.gradient_norm, reference.gradient_norm), tolerance) << what;
   EXPECT_LE(LargestError(actual.gradients, reference.gradients), tolerance) << what;
   EXPECT_TRUE(actual.tokens_LN.equal(reference.tokens_LN)) << what;
+  EXPECT_TRUE(actual.dropped_LN.equal(reference.dropped_LN)) << what;
 }
 
 }  // namespace hypermoe

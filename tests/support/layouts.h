@@ -13,11 +13,12 @@ namespace hypermoe {
 // The expert degrees that the world allows.
 std::vector<int> Degrees();
 
-// What one layout computed for step 3 of a randomized model.
+// What one layout computed for step 3 of a randomized model; with optimizer.zero1 the scattered
+// gradients are put together again.
 struct Outcome {
   double loss = 0, balance_loss = 0, router_z_loss = 0, gradient_norm = 0;
   NamedTensors gradients;
-  at::Tensor tokens_LN;
+  at::Tensor tokens_LN, dropped_LN;
 };
 Outcome Compute(const RunConfig& config, const ProcessMesh& mesh);
 

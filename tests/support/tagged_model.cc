@@ -41,7 +41,9 @@ TaggedModel::TaggedModel(const TaggedLayout& layout)
     Add(prefix + "bias", {experts_.size(), 2}, ParameterGroup::kExpert);
   }
   buffers_ = MakeFlatBuffers(parameters_);
-  optimizer_ = std::make_unique<AdamW>(buffers_, AdamWOptions{});
+  mesh_ = ProcessMesh::Create(NewSelfCommunicator("world"), 1);
+  buckets_ = MakeGradientBuckets(buffers_, mesh_, /*bucket_bytes=*/16);
+  optimizer_ = std::make_unique<AdamW>(buffers_, buckets_, AdamWOptions{}, /*sharded=*/false);
 }
 
 void TaggedModel::Add(const std::string& name, std::vector<int64_t> shape, ParameterGroup group) {
@@ -64,8 +66,8 @@ std::vector<NamedTensor> TaggedModel::Views(bool moments) {
         }
       };
       if (moments) {
-        add("first ", buffers_[b].View(optimizer_->first_moments(b), i));
-        add("second ", buffers_[b].View(optimizer_->second_moments(b), i));
+        add("first ", buffers_[b].View(optimizer_->Moments(b, AdamW::Moment::kFirst), i));
+        add("second ", buffers_[b].View(optimizer_->Moments(b, AdamW::Moment::kSecond), i));
       } else {
         // By way of the parameter, which is what a model reads.
         add("", buffers_[b].parameters()[i]->value);

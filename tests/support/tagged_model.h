@@ -46,6 +46,8 @@ class TaggedModel {
   ExpertRange experts_;
   std::vector<Parameter> parameters_;
   std::vector<FlatBuffer> buffers_;
+  ProcessMesh mesh_;
+  std::vector<GradientBucket> buckets_;
   std::unique_ptr<AdamW> optimizer_;
 };
 

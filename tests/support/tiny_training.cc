@@ -86,6 +86,12 @@ RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dty
   return config;
 }
 
+void LimitCapacity(RunConfig* config) {
+  CapacityConfig& capacity = *config->mutable_model()->mutable_training_capacity();
+  capacity.set_mode(CapacityConfig::fixed_per_row);
+  capacity.set_tokens_per_row(2);
+}
+
 std::vector<WeightedTokens> TinyTokens(int64_t count) {
   return {{{std::make_shared<TinyTokenFile>(count), 0, count}, 1}};
 }

@@ -17,6 +17,10 @@ namespace hypermoe {
 // rows of 8 tokens, 12 rows a batch, dropout, router jitter and both router losses on.
 RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dtype dtype);
 
+// At most two tokens an expert from each row in training: with 8 tokens a row and 4 or 6 experts,
+// some are too many.
+void LimitCapacity(RunConfig* config);
+
 // One file of `count` keyed random tokens below 16, in memory.
 std::vector<WeightedTokens> TinyTokens(int64_t count = 4000);
 

@@ -1,9 +1,7 @@
-#include "parallel/gradient_reducer.h"
+#include "parallel/gradient_norm.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
@@ -42,48 +40,41 @@ double ReferenceNorm(const std::vector<FlatBuffer>& buffers) {
   return static_cast<double>(std::sqrt(sum));
 }
 
+double Norm(const std::vector<FlatBuffer>& buffers, int64_t bucket_bytes = 1 << 20) {
+  const ProcessMesh mesh = ProcessMesh::Create(NewSelfCommunicator("world"), 1);
+  return GlobalGradientNorm(buffers, MakeGradientBuckets(buffers, mesh, bucket_bytes), *mesh.world);
+}
+
 TEST(GlobalGradientNormTest, AccumulatesInFloat64) {
-  const auto self = NewSelfCommunicator("expert");
   for (at::ScalarType dtype : {at::kFloat, at::kDouble}) {
     std::vector<Parameter> parameters = Parameters(200001, 35003, dtype);
     const std::vector<FlatBuffer> buffers = MakeFlatBuffers(parameters);
     FillGradients(buffers);
     const double expected = ReferenceNorm(buffers);
-    EXPECT_NEAR(GlobalGradientNorm(buffers, *self), expected, 1e-13 * expected);
+    EXPECT_NEAR(Norm(buffers), expected, 1e-13 * expected);
+    EXPECT_NEAR(Norm(buffers, /*bucket_bytes=*/1000), expected, 1e-13 * expected);
   }
 }
 
 TEST(GlobalGradientNormTest, HasTheSameBitsForEveryNumberOfThreads) {
-  const auto self = NewSelfCommunicator("expert");
   std::vector<Parameter> parameters = Parameters(500001, 1, at::kFloat);
   const std::vector<FlatBuffer> buffers = MakeFlatBuffers(parameters);
   FillGradients(buffers);
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
-  const double one = GlobalGradientNorm(buffers, *self);
+  const double one = Norm(buffers);
   at::set_num_threads(3);
-  const double three = GlobalGradientNorm(buffers, *self);
+  const double three = Norm(buffers);
   at::set_num_threads(threads);
   EXPECT_EQ(one, three);
 }
 
-TEST(ClipGradientsTest, ScalesToTheLargestNormOnlyWhenAboveIt) {
-  const auto self = NewSelfCommunicator("expert");
-  std::vector<Parameter> parameters = Parameters(1000, 77, at::kDouble);
-  const std::vector<FlatBuffer> buffers = MakeFlatBuffers(parameters);
-  FillGradients(buffers);
-  const at::Tensor before = buffers[0].gradients().clone();
-  const double norm = GlobalGradientNorm(buffers, *self);
-
-  ClipGradients(buffers, norm, norm);
-  ClipGradients(buffers, norm, 2 * norm);
-  ClipGradients(buffers, norm, 0);  // 0 is off
-  ClipGradients(buffers, std::numeric_limits<double>::quiet_NaN(), 1);
-  EXPECT_TRUE(at::equal(buffers[0].gradients(), before));
-
-  ClipGradients(buffers, norm, 0.5);
-  EXPECT_NEAR(GlobalGradientNorm(buffers, *self), 0.5, 1e-13);
-  EXPECT_TRUE(at::equal(buffers[0].gradients(), before * (0.5 / norm)));
+TEST(ClipScaleTest, ScalesToTheLargestNormOnlyWhenAboveIt) {
+  EXPECT_EQ(ClipScale(2.0, 2.0), 1.0);
+  EXPECT_EQ(ClipScale(2.0, 4.0), 1.0);
+  EXPECT_EQ(ClipScale(2.0, 0.0), 1.0);  // 0 is off
+  EXPECT_EQ(ClipScale(std::numeric_limits<double>::quiet_NaN(), 1.0), 1.0);
+  EXPECT_EQ(ClipScale(2.0, 0.5), 0.25);
 }
 
 }  // namespace

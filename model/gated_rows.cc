@@ -1,0 +1,67 @@
+#include "model/gated_rows.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace hypermoe {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor Attach(const at::Tensor& rows_TD, const at::Tensor& gate_T1) {
+  return at::cat({rows_TD, gate_T1.contiguous().view(rows_TD.scalar_type())}, 1);
+}
+
+variable_list Detach(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype) {
+  return {attached.narrow(1, 0, width).contiguous(),
+          attached.narrow(1, width, attached.size(1) - width).contiguous().view(gate_dtype)};
+}
+
+class AttachFunction : public torch::autograd::Function<AttachFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rows_TD,
+                            const at::Tensor& gate_T1) {
+    ctx->saved_data["width"] = rows_TD.size(1);
+    ctx->saved_data["gate_dtype"] = static_cast<int64_t>(gate_T1.scalar_type());
+    return Attach(rows_TD, gate_T1);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    return Detach(grads[0], ctx->saved_data["width"].toInt(),
+                  static_cast<at::ScalarType>(ctx->saved_data["gate_dtype"].toInt()));
+  }
+};
+
+class DetachFunction : public torch::autograd::Function<DetachFunction> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& attached, int64_t width,
+                               int64_t gate_dtype) {
+    variable_list parts = Detach(attached, width, static_cast<at::ScalarType>(gate_dtype));
+    ctx->saved_data["rows"] = parts[0].detach();
+    ctx->saved_data["gate"] = parts[1].detach();
+    return parts;
+  }
+  // Both gradients in one piece: summed up by autograd from two padded ones, bits would be numbers.
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto gradient = [&](size_t i, const char* like) {
+      const at::Tensor& part = ctx->saved_data[like].toTensor();
+      return grads[i].defined() ? grads[i] : at::zeros(part.sizes(), part.options());
+    };
+    return {Attach(gradient(0, "rows"), gradient(1, "gate")), {}, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor AttachGate(const at::Tensor& rows_TD, const at::Tensor& gate_T1) {
+  return AttachFunction::apply(rows_TD, gate_T1);
+}
+
+GatedRows DetachGate(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype) {
+  const variable_list parts =
+      DetachFunction::apply(attached, width, static_cast<int64_t>(gate_dtype));
+  return {parts[0], parts[1]};
+}
+
+}  // namespace hypermoe

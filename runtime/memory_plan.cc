@@ -1,0 +1,279 @@
+#include "runtime/memory_plan.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "model/gpt2.h"
+#include "parallel/process_mesh.h"
+#include "runtime/model_cost.h"
+
+namespace hypermoe {
+namespace {
+
+// Measured: what three steps of a model of 5 thousand parameters take (LibTorch 2.11, 1 thread).
+constexpr int64_t kProgramBytes = int64_t{29} << 20;
+// Kernels that oneDNN has compiled for bfloat16 products of experts, whose shapes differ from step
+// to step (process_memory.h, LimitKernelCaches).
+constexpr int64_t kCompiledKernelBytes = int64_t{64} << 20;
+// The heap beyond the blocks in use (process_memory.h, UseMallocForTensors), as a share of
+// activations and workspace, whose blocks come and go.
+constexpr double kAllocatorShare = 0.05;
+// Buckets whose reduction is under way at once (parallel/gradient_reducer.cc); each holds what the
+// other ranks sent.
+constexpr int64_t kPendingBuckets = 4;
+
+// The unbroken sets of rows that a micro-batch is cut into.
+int64_t RowsOfGroup(const RunConfig& config, int64_t micro_batch_rows) {
+  const CapacityConfig& capacity = config.model().training_capacity();
+  if (capacity.mode() != CapacityConfig::factor_per_group) return 1;
+  return capacity.group_rows() == 0 ? micro_batch_rows
+                                    : std::min<int64_t>(capacity.group_rows(), micro_batch_rows);
+}
+
+// Rows of the first micro-batch on the first rank: none has more.
+int64_t LargestRows(const RunConfig& config, int world_size) {
+  const TrainConfig& train = config.train();
+  const int64_t rows = (train.batch_size() + train.micro_batches() - 1) / train.micro_batches();
+  const int64_t group = RowsOfGroup(config, rows);
+  const int64_t groups = (rows + group - 1) / group;
+  return std::min(rows, (groups + world_size - 1) / world_size * group);
+}
+
+// The tensors of a step, after model/ and kernels/. In the letters of those files; all results are
+// bytes.
+class Planner {
+ public:
+  Planner(const RunConfig& config, int world_size, int expert_degree)
+      : config_(config),
+        model_(config.model()),
+        world_size_(world_size),
+        expert_degree_(expert_degree),
+        T_(LargestRows(config, world_size) * model_.sequence_length()),
+        D_(model_.hidden_size()),
+        F_(model_.ffn_size()),
+        N_(model_.num_experts()),
+        A_(config.hyper().bottleneck_dim()),
+        V_(model_.vocab_size()),
+        local_experts_(ExpertsOfRank(N_, expert_degree, 0).size()),
+        parameter_(config.runtime().dtype() == RuntimeConfig::float64 ? 8 : 4),
+        element_(config.runtime().dtype() == RuntimeConfig::bfloat16 ? 2 : parameter_),
+        sparse_layers_(SparseLayers(model_)) {}
+
+  MemoryPlan Plan() const;
+
+ private:
+  // What one block keeps for backward; a sparse block received as many rows as it sent.
+  struct Block {
+    int64_t attention = 0;     // up to the attention's output projection, the block's input too
+    int64_t feed_forward = 0;  // the rest
+    int64_t input = 0;         // recomputation: kept of a block whose turn has not come
+    int64_t attention_backward = 0, feed_forward_backward = 0;  // workspace
+  };
+  struct Peak {
+    int64_t activations = 0, workspace = 0;
+    int64_t sum() const { return activations + workspace; }
+  };
+
+  bool Is(ModelConfig::Kind kind) const { return model_.kind() == kind; }
+  // Experts that this rank generates for.
+  int64_t Generated() const { return HyperAtOwner() ? local_experts_ : N_; }
+  bool HyperAtOwner() const { return config_.hyper().execution() == HyperConfig::owner; }
+  int64_t Rows(int64_t columns) const { return T_ * columns * element_; }
+  int64_t Mask(int64_t columns) const { return model_.dropout() > 0 ? T_ * columns : 0; }
+  bool Mixed() const { return element_ != parameter_; }
+  // A weight in the precision of activations.
+  int64_t Copy(int64_t elements) const { return Mixed() ? elements * element_ : 0; }
+  // A weight's gradient, before it is added to the one that is kept.
+  int64_t WeightGradient(int64_t elements) const { return elements * parameter_ + Copy(elements); }
+  // What a norm keeps: input, output, mean and reciprocal deviation of each row.
+  int64_t Norm() const { return 2 * Rows(D_) + 2 * T_ * parameter_; }
+  // Pre-activation and hidden rows.
+  int64_t Ffn(int64_t inner) const { return 2 * Rows(inner); }
+
+  void AddStatic(MemoryPlan* plan) const;
+  void AddAttention(Block* block) const;
+  void AddDense(Block* block) const;
+  void AddSparse(Block* block) const;
+  void AddSide(Block* block) const;
+  std::vector<Block> Blocks() const;
+  Peak LargestPeak() const;
+
+  const RunConfig& config_;
+  const ModelConfig& model_;
+  int64_t world_size_, expert_degree_;
+  int64_t T_, D_, F_, N_, A_, V_, local_experts_;
+  int64_t parameter_, element_;  // bytes of an element of parameters, of activations
+  std::vector<int64_t> sparse_layers_;
+};
+
+void Planner::AddStatic(MemoryPlan* plan) const {
+  const ParameterCounts counts = CountParameters(config_);
+  const int64_t replicated = counts.dense + counts.hyper,
+                experts = counts.experts / N_ * local_experts_,
+                holders = world_size_ / expert_degree_;  // of one expert
+  plan->parameters = (replicated + experts) * parameter_;
+  plan->gradients = plan->parameters;
+  plan->moments = 2 * plan->parameters;
+  if (config_.optimizer().zero1()) {
+    plan->moments =
+        2 * parameter_ *
+        ((replicated + world_size_ - 1) / world_size_ + (experts + holders - 1) / holders);
+  }
+  const auto sparse = static_cast<int64_t>(sparse_layers_.size());
+  if (Is(ModelConfig::hyper) && config_.hyper().execution() != HyperConfig::per_token) {
+    plan->hyper_experts = 2 * sparse * Generated() * 2 * D_ * A_ * parameter_;
+  }
+  const int64_t buckets = kPendingBuckets * (int64_t{config_.mesh().bucket_mebibytes()} << 20);
+  plan->communication =
+      std::min(buckets, replicated * parameter_) / world_size_ * (world_size_ - 1) +
+      std::min(buckets, experts * parameter_) / holders * (holders - 1);
+}
+
+void Planner::AddAttention(Block* block) const {
+  const int64_t heads = model_.num_heads(), positions = model_.sequence_length();
+  block->input = Rows(D_);
+  block->attention = Norm() + Rows(3 * D_) + Rows(D_) + Mask(D_) + Copy(4 * D_ * D_);
+  // Gradients of query, key and value, gathered and laid out; of the block's output and middle.
+  block->attention_backward = Rows(8 * D_) + WeightGradient(4 * D_ * D_);
+  if (model_.dropout() > 0) {
+    // Written out: probabilities before and after dropout, and its mask.
+    const int64_t scores = T_ * heads * positions;
+    block->attention += scores * (parameter_ + element_ + 1);
+    block->attention_backward += 3 * scores * parameter_;
+  } else {
+    block->attention += T_ * heads * parameter_;  // the fused kernel's logsumexp
+  }
+}
+
+void Planner::AddDense(Block* block) const {
+  block->feed_forward = Norm() + Ffn(F_) + Mask(D_) + Copy(2 * D_ * F_);
+  block->feed_forward_backward = Rows(4 * D_) + Ffn(F_) + WeightGradient(2 * D_ * F_);
+}
+
+void Planner::AddSparse(Block* block) const {
+  const bool exchanged = expert_degree_ > 1;
+  const bool hyper_at_source = Is(ModelConfig::hyper) && !HyperAtOwner();
+  const bool limited = model_.training_capacity().mode() != CapacityConfig::none;
+  const int64_t router = T_ * D_ * parameter_;
+  // Received rows and what the experts made of them, on either side of the exchange; logits and
+  // probabilities; expert ids, the permutation and its inverse.
+  const int64_t record = Rows(2 * D_) + 2 * T_ * N_ * parameter_ + 3 * T_ * 8;
+  block->input += record;
+  block->feed_forward = Norm() + Mask(D_) + record + Ffn(F_) + 2 * T_ * parameter_ +
+                        Copy(local_experts_ * 2 * D_ * F_);
+  if (model_.router_jitter() > 0) block->feed_forward += 2 * router;
+  if (Mixed()) block->feed_forward += router;  // its input
+  // Beside the received rows those that the HyperExpert sees; beside the returned ones a zero for
+  // each token dropped, or the same in float32.
+  if (hyper_at_source && (exchanged || limited)) block->feed_forward += Rows(D_);
+  if (limited) block->feed_forward += Rows(D_);
+  if (Mixed() && Is(ModelConfig::hyper)) block->feed_forward += router - Rows(D_);
+  block->feed_forward_backward =
+      Rows((exchanged ? 6 : 5) * D_) + Ffn(F_) + WeightGradient(local_experts_ * 2 * D_ * F_);
+}
+
+void Planner::AddSide(Block* block) const {
+  if (Is(ModelConfig::moe_share)) block->feed_forward += Ffn(F_) + Copy(2 * D_ * F_);
+  if (Is(ModelConfig::adapter)) block->feed_forward += Ffn(A_) + Copy(2 * D_ * A_);
+  if (Is(ModelConfig::hyper)) block->feed_forward += Ffn(A_) + Copy(Generated() * 2 * D_ * A_);
+  if (Is(ModelConfig::hyper) && config_.hyper().execution() == HyperConfig::per_token) {
+    const int64_t matrices = T_ * 2 * D_ * A_ * parameter_;  // two a token
+    block->feed_forward += matrices;
+    block->feed_forward_backward += matrices;
+  }
+}
+
+std::vector<Planner::Block> Planner::Blocks() const {
+  std::vector<Block> blocks(model_.num_layers());
+  for (Block& block : blocks) AddAttention(&block);
+  for (const int64_t layer : sparse_layers_) {
+    AddSparse(&blocks[layer]);
+    AddSide(&blocks[layer]);
+  }
+  for (int64_t layer = 0; layer < model_.num_layers(); ++layer) {
+    if (!std::binary_search(sparse_layers_.begin(), sparse_layers_.end(), layer)) {
+      AddDense(&blocks[layer]);
+    }
+  }
+  return blocks;
+}
+
+// Walks backward through a step and takes the worst moment.
+Planner::Peak Planner::LargestPeak() const {
+  const std::vector<Block> blocks = Blocks();
+  const bool recompute = config_.train().recompute() == TrainConfig::blocks;
+  int64_t kept = 6 * T_ * 8 + Mask(D_);  // ids and labels of three batches
+  for (const Block& block : blocks) {
+    kept += recompute ? block.input : block.attention + block.feed_forward;
+  }
+  // The logits stay to the end of backward; so does the head's part of the embedding's gradient,
+  // which waits for the other part.
+  const int64_t logits = Rows(V_), losses = T_ * V_ * parameter_, head = Norm() + Copy(V_ * D_),
+                embedding = V_ * D_ * parameter_;
+  // The loss: log-probabilities, their gradient and that of the logits.
+  Peak largest = {kept + head + logits, 3 * losses};
+  const auto consider = [&](int64_t activations, int64_t workspace) {
+    const Peak peak = {activations + logits, workspace};
+    if (peak.sum() > largest.sum()) largest = peak;
+  };
+  consider(kept + head, logits + WeightGradient(V_ * D_) + Rows(D_));
+  for (size_t i = blocks.size(); i-- > 0;) {
+    const Block& block = blocks[i];
+    if (recompute) kept += block.attention + block.feed_forward - block.input;
+    consider(kept, embedding + block.feed_forward_backward);
+    kept -= block.feed_forward;
+    consider(kept, embedding + block.attention_backward);
+    kept -= block.attention;
+  }
+  // Both parts and their sum: the head's is laid out the other way round.
+  consider(kept, 3 * embedding + Rows(D_));
+  return largest;
+}
+
+MemoryPlan Planner::Plan() const {
+  MemoryPlan plan;
+  AddStatic(&plan);
+  const Peak peak = LargestPeak();
+  plan.activations = peak.activations;
+  plan.workspace = peak.workspace;
+  plan.allocator = static_cast<int64_t>(kAllocatorShare * static_cast<double>(peak.sum()));
+  plan.program = kProgramBytes;
+  if (Mixed() && !sparse_layers_.empty()) plan.program += kCompiledKernelBytes;
+  return plan;
+}
+
+}  // namespace
+
+MemoryPlan PlanMemory(const RunConfig& config, int world_size, int expert_degree) {
+  return Planner(config, world_size, expert_degree).Plan();
+}
+
+std::string FormatBytes(int64_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  if (bytes < int64_t{1} << 20) return absl::StrFormat("%.0f KiB", value / (1 << 10));
+  if (bytes < int64_t{1000} << 20) return absl::StrFormat("%.0f MiB", value / (1 << 20));
+  return absl::StrFormat("%.2f GiB", value / (1 << 30));
+}
+
+std::string DescribeMemory(const MemoryPlan& plan) {
+  const std::pair<const char*, int64_t> parts[] = {{"parameters", plan.parameters},
+                                                   {"gradients", plan.gradients},
+                                                   {"moments", plan.moments},
+                                                   {"HyperExperts", plan.hyper_experts},
+                                                   {"activations", plan.activations},
+                                                   {"workspace", plan.workspace},
+                                                   {"communication", plan.communication},
+                                                   {"allocator", plan.allocator},
+                                                   {"program", plan.program}};
+  std::vector<std::string> texts;
+  for (const auto& [name, bytes] : parts) {
+    if (bytes > 0) texts.push_back(absl::StrCat(name, " ", FormatBytes(bytes)));
+  }
+  return absl::StrCat(FormatBytes(plan.total()), ": ", absl::StrJoin(texts, ", "));
+}
+
+}  // namespace hypermoe

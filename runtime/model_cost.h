@@ -1,0 +1,57 @@
+// What a model is and does by its configuration alone: parameters, and floating-point operations
+// for the MFU (model FLOPs utilisation) that is reported.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "configs/run.pb.h"
+
+namespace hypermoe {
+
+// Elements of the trainable tensors by group (parallel/parameter.h), over all ranks, each counted
+// once.
+struct ParameterCounts {
+  int64_t dense = 0;  // all that is neither of the others: embeddings, routers, shared experts too
+  int64_t hyper = 0;  // the hypernetwork with its embeddings
+  int64_t experts = 0;  // of all sparse layers
+  // What stands behind one token's output: `dense` (embeddings, position table and whole routers
+  // included), one expert a sparse layer, and the two generated matrices of its HyperExpert, but
+  // not the hypernetwork that has generated them.
+  int64_t active = 0;
+  int64_t total() const { return dense + hyper + experts; }
+};
+ParameterCounts CountParameters(const RunConfig& config);
+
+// Operations of matrix products alone, a multiply-add as 2, in forward; backward takes twice as
+// many. Embedding look-ups, norms, softmax, activations and the optimizer are not counted, nor is
+// what an implementation does beside the model: recomputation, or generation on every rank or for
+// every token. Idle experts count nothing. With D width, F inner width, S positions, V vocabulary,
+// N experts, A bottleneck:
+//   attention   2 (3 D D + D D) + 2 D (S + 1): position s of S attends to s + 1 keys, (S + 1) / 2
+//               in the mean, with two products of 2 D each
+//   feed-forward 4 D F, of the one network that a token passes
+//   sparse layer router 2 D N; and by kind HyperExpert 4 D A, shared expert 4 D F, adapter 4 D A
+//   head        2 D V
+struct ModelFlops {
+  int64_t forward_per_token = 0;  // without generation
+  int64_t experts_per_token = 0;  // the part of it that a token loses whom all experts drop
+  // HyperExperts of all experts of all sparse layers, once an optimizer step; in evaluation they
+  // are kept, so that a token's share goes to 0.
+  int64_t generation_per_step = 0;
+
+  // Forward and backward, for steps of `batch_tokens` tokens of which experts drop a share.
+  double TrainingPerToken(int64_t batch_tokens, double dropped_share = 0) const {
+    return 3 * (static_cast<double>(forward_per_token) -
+                dropped_share * static_cast<double>(experts_per_token) +
+                static_cast<double>(generation_per_step) / static_cast<double>(batch_tokens));
+  }
+};
+ModelFlops CountFlops(const RunConfig& config);
+
+// Share of what `num_ranks` processors of runtime.peak_teraflops each could compute that training
+// the model took; absent if that peak is not known (0).
+std::optional<double> FlopsUtilisation(const RunConfig& config, double tokens_per_second,
+                                       int num_ranks, double dropped_share);
+
+}  // namespace hypermoe

@@ -1,0 +1,56 @@
+// What a run says while it goes on, on the one rank that speaks: metrics.jsonl, TensorBoard events,
+// the progress line and warnings.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "configs/run.pb.h"
+#include "runtime/event_file.h"
+#include "runtime/expert_watch.h"
+#include "runtime/metrics_log.h"
+#include "runtime/progress.h"
+#include "runtime/status.h"
+#include "runtime/trainer.h"
+
+namespace hypermoe {
+
+class RunReport {
+ public:
+  // Opens the files in run_dir, which exists, of a run of `num_ranks` ranks that has taken
+  // `start_step` steps; later lines in metrics.jsonl are dropped. Progress goes to stderr.
+  static absl::StatusOr<std::unique_ptr<RunReport>> Open(const std::string& run_dir,
+                                                         const RunConfig& config, int num_ranks,
+                                                         int64_t start_step);
+
+  // The `step`th step of the run, from 1, which took `seconds`.
+  void Step(int64_t step, const StepResult& result, double seconds);
+  void Validation(int64_t step, double loss);
+  // A line of its own for people.
+  void Note(const std::string& text) { progress_->Note(text); }
+  // Ends the progress line; only Validation may follow.
+  void EndProgress() { progress_.reset(); }
+
+  // The first failure to write, after which nothing more was written.
+  const absl::Status& status() const { return status_; }
+  const std::string& metrics_path() const { return metrics_->path(); }
+
+ private:
+  RunReport(const RunConfig& config, int num_ranks);
+  void Write(const nlohmann::json& line);
+
+  RunConfig config_;
+  int num_ranks_;
+  std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<EventFile> events_;  // of a run that is not complete
+  std::unique_ptr<ProgressLine> progress_;
+  ExpertWatch experts_;
+  absl::Status status_;
+  double smooth_step_seconds_ = 0;
+  std::optional<double> validation_loss_;
+};
+
+}  // namespace hypermoe

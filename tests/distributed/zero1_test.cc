@@ -1,0 +1,83 @@
+// ZeRO-1: the optimizer's state cut over the ranks that hold the same parameters.
+#include <gtest/gtest.h>
+
+#include "tests/support/layouts.h"
+#include "tests/support/mpi_test.h"
+#include "tests/support/tiny_training.h"
+
+namespace hypermoe {
+namespace {
+
+RunConfig Config(RuntimeConfig::Dtype dtype, bool zero1) {
+  RunConfig config = TinyConfig(ModelConfig::hyper, 6, dtype);
+  config.mutable_train()->set_micro_batches(2);
+  config.mutable_optimizer()->set_zero1(zero1);
+  // Below the norms that occur, so that the clip acts.
+  config.mutable_optimizer()->set_clip_norm(0.05);
+  return config;
+}
+
+void ExpectSameBits(Trainer& sharded, Trainer& whole, const std::string& what) {
+  const NamedTensors expected = Values(whole);
+  for (const auto& [name, value] : Values(sharded)) {
+    EXPECT_TRUE(value.equal(expected.at(name))) << name << ", " << what;
+  }
+  for (size_t buffer = 0; buffer < whole.buffers().size(); ++buffer) {
+    for (const auto moment : {AdamW::Moment::kFirst, AdamW::Moment::kSecond}) {
+      EXPECT_TRUE(sharded.optimizer().Moments(buffer, moment).equal(
+          whole.optimizer().Moments(buffer, moment)))
+          << "moments of buffer " << buffer << ", " << what;
+    }
+  }
+}
+
+TEST(Zero1Test, EqualsTheWholeOptimizerBitForBit) {
+  for (const auto dtype : {RuntimeConfig::float32, RuntimeConfig::float64}) {
+    for (const int degree : Degrees()) {
+      const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
+      Trainer whole(Config(dtype, false), mesh, TinyTokens());
+      Trainer sharded(Config(dtype, true), mesh, TinyTokens());
+      for (int64_t step = 0; step < 6; ++step) {
+        const StepResult expected = whole.TrainStep(step), actual = sharded.TrainStep(step);
+        EXPECT_EQ(actual.loss, expected.loss);
+        EXPECT_EQ(actual.gradient_norm, expected.gradient_norm);
+        EXPECT_GT(expected.gradient_norm, 0.05) << "nothing was clipped";
+      }
+      ExpectSameBits(sharded, whole, "degree " + std::to_string(degree));
+    }
+  }
+}
+
+// The parts of all ranks together are the state of one replica, and they are even.
+TEST(Zero1Test, EachRankKeepsItsShareOfTheState) {
+  for (const int degree : Degrees()) {
+    const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
+    Trainer sharded(Config(RuntimeConfig::float32, true), mesh, TinyTokens());
+    int64_t expected = 0;
+    for (const FlatBuffer& buffer : sharded.buffers()) {
+      const bool expert = buffer.group() == ParameterGroup::kExpert;
+      const Communicator& group = expert ? *mesh.expert_data : *mesh.world;
+      expected += RowsOfRank(buffer.values().numel(), group.size(), group.rank()).size();
+    }
+    EXPECT_EQ(sharded.optimizer().kept_elements(), expected) << "degree " << degree;
+  }
+}
+
+// A shard that is not exchanged, or updated with another rank's, must be seen by the comparison.
+TEST(Zero1Test, TheComparisonSeesAMissingExchange) {
+  if (World()->size() == 1) return;  // there is nothing to exchange
+  const ProcessMesh mesh = ProcessMesh::Create(World(), 1);
+  Trainer whole(Config(RuntimeConfig::float32, false), mesh, TinyTokens());
+  Trainer sharded(Config(RuntimeConfig::float32, true), mesh, TinyTokens());
+  const at::Tensor before = sharded.buffers()[0].values().clone();
+  whole.TrainStep(0);
+  sharded.TrainStep(0);
+  const RowRange others =
+      RowsOfRank(before.numel(), World()->size(), (World()->rank() + 1) % World()->size());
+  const at::Tensor stale = before.narrow(0, others.begin, others.size());
+  EXPECT_FALSE(
+      whole.buffers()[0].values().narrow(0, others.begin, others.size()).equal(stale));
+}
+
+}  // namespace
+}  // namespace hypermoe

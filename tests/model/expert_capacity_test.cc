@@ -1,0 +1,75 @@
+#include "model/expert_capacity.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+namespace hypermoe {
+namespace {
+
+CapacityConfig PerRow(int tokens) {
+  CapacityConfig config;
+  config.set_mode(CapacityConfig::fixed_per_row);
+  config.set_tokens_per_row(tokens);
+  return config;
+}
+
+CapacityConfig PerGroup(double factor, int rows) {
+  CapacityConfig config;
+  config.set_mode(CapacityConfig::factor_per_group);
+  config.set_factor(factor);
+  config.set_group_rows(rows);
+  return config;
+}
+
+std::vector<bool> Taken(const std::vector<int64_t>& ids, int64_t rows, int64_t num_experts,
+                        const CapacityConfig& config) {
+  const at::Tensor taken =
+      TokensTaken(at::tensor(ids, at::kLong), rows, num_experts, config);
+  const bool* data = taken.const_data_ptr<bool>();
+  return std::vector<bool>(data, data + taken.numel());
+}
+
+TEST(TokensTakenTest, WithoutLimitIsUndefined) {
+  EXPECT_FALSE(TokensTaken(at::tensor({0L, 0L}), 1, 2, {}).defined());
+}
+
+TEST(TokensTakenTest, FirstTokensOfEachRow) {
+  EXPECT_EQ(Taken({0, 1, 0, 0, /**/ 0, 0, 0, 1}, 2, 2, PerRow(2)),
+            (std::vector<bool>{true, true, true, false, /**/ true, true, false, true}));
+}
+
+// The case of the Switch model: expert_capacity 64, a row of 65 tokens that all choose one expert.
+TEST(TokensTakenTest, TheSixtyFifthToken) {
+  std::vector<bool> expected(65, true);
+  expected.back() = false;
+  EXPECT_EQ(Taken(std::vector<int64_t>(65, 3), 1, 8, PerRow(64)), expected);
+}
+
+TEST(TokensTakenTest, GroupsGoAcrossRowsAndTheLastMayBeShorter) {
+  // Groups of two rows of six: floor(1.0 * 12 / 2) = 6 tokens an expert; the last row alone: the
+  // smallest limit, 4, instead of 3.
+  std::vector<bool> expected(18, true);
+  for (int64_t t = 6; t < 12; ++t) expected[t] = false;
+  for (int64_t t = 16; t < 18; ++t) expected[t] = false;
+  EXPECT_EQ(Taken(std::vector<int64_t>(18, 1), 3, 2, PerGroup(1.0, 2)), expected);
+}
+
+TEST(TokensTakenTest, GroupOfAllRows) {
+  std::vector<bool> expected(20, true);
+  for (int64_t t = 12; t < 20; ++t) expected[t] = false;  // floor(1.25 * 20 / 2) = 12
+  EXPECT_EQ(Taken(std::vector<int64_t>(20, 0), 5, 2, PerGroup(1.25, 0)), expected);
+}
+
+TEST(TokensTakenTest, NoRows) {
+  for (const CapacityConfig& config : {PerRow(2), PerGroup(1.0, 0), PerGroup(1.0, 3)}) {
+    EXPECT_EQ(TokensTaken(at::empty({0}, at::kLong), 0, 4, config).numel(), 0);
+  }
+}
+
+TEST(TokensTakenTest, RefusesTokensThatAreNoRows) {
+  EXPECT_THROW(TokensTaken(at::tensor({0L, 0L, 0L}), 2, 2, PerRow(1)), c10::Error);
+}
+
+}  // namespace
+}  // namespace hypermoe

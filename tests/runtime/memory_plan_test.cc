@@ -1,0 +1,142 @@
+#include "runtime/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "runtime/config_loader.h"
+
+namespace hypermoe {
+namespace {
+
+// GPT-2 small's width, 2 blocks, 8 experts; 4 rows of 256 tokens.
+RunConfig Config(const std::vector<std::string>& overrides) {
+  std::vector<std::string> all = {"model.hidden_size=768", "model.num_heads=12",
+                                  "model.ffn_size=3072",   "model.sequence_length=256",
+                                  "model.num_layers=2",    "model.vocab_size=50257",
+                                  "model.num_experts=8",   "train.batch_size=4"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  const auto config = LoadConfig("", all);
+  EXPECT_TRUE(config.ok()) << config.status();
+  return *config;
+}
+
+MemoryPlan Plan(const std::vector<std::string>& overrides, int world_size = 1, int degree = 1) {
+  return PlanMemory(Config(overrides), world_size, degree);
+}
+
+constexpr int64_t kDense =
+    50257 * 768 + 256 * 768 + 2 * 768 + 2 * (4 * 768 + 768 * 2304 + 2304 + 768 * 768 + 768);
+constexpr int64_t kExpert = 768 * 3072 + 3072 + 3072 * 768 + 768;
+
+TEST(PlanMemoryTest, CountsParametersGradientsAndMomentsOfARank) {
+  const int64_t routers = 2 * 768 * 8;
+  const MemoryPlan one = Plan({"model.kind=moe"});
+  EXPECT_EQ(one.parameters, 4 * (kDense + routers + 2 * 8 * kExpert));
+  EXPECT_EQ(one.gradients, one.parameters);
+  EXPECT_EQ(one.moments, 2 * one.parameters);
+  EXPECT_EQ(Plan({"model.kind=dense"}).parameters, 4 * (kDense + 2 * kExpert));
+  EXPECT_EQ(Plan({"model.kind=dense", "runtime.dtype=float64"}).parameters,
+            8 * (kDense + 2 * kExpert));
+  // Experts are shared out over 4 ranks; the fifth of 5 experts makes the first rank hold 2.
+  EXPECT_EQ(Plan({"model.kind=moe"}, 4, 4).parameters, 4 * (kDense + routers + 2 * 2 * kExpert));
+  EXPECT_EQ(Plan({"model.kind=moe", "model.num_experts=5"}, 4, 4).parameters,
+            4 * (kDense + 2 * 768 * 5 + 2 * 2 * kExpert));
+}
+
+TEST(PlanMemoryTest, Zero1SharesMomentsOverTheRanksThatHoldTheSame) {
+  const int64_t replicated = kDense + 2 * 768 * 8;
+  const MemoryPlan plan = Plan({"model.kind=moe", "optimizer.zero1=true"}, 8, 4);
+  // Replicated ones over 8 ranks; two experts a block over 8 / 4 ranks.
+  EXPECT_EQ(plan.moments, 2 * 4 * ((replicated + 7) / 8 + 2 * 2 * kExpert / 2));
+  EXPECT_EQ(plan.gradients, plan.parameters);
+}
+
+TEST(PlanMemoryTest, CountsGeneratedMatricesWhereTheyAre) {
+  const int64_t of_expert = 2 * 768 * 64 * 4;  // down and up, float32
+  EXPECT_EQ(Plan({"model.kind=moe"}).hyper_experts, 0);
+  EXPECT_EQ(Plan({"hyper.execution=source"}, 4, 4).hyper_experts, 2 * 2 * 8 * of_expert);
+  EXPECT_EQ(Plan({"hyper.execution=owner"}, 4, 4).hyper_experts, 2 * 2 * 2 * of_expert);
+  EXPECT_EQ(Plan({"hyper.execution=per_token"}, 4, 4).hyper_experts, 0);
+}
+
+TEST(PlanMemoryTest, CountsTheScratchOfReductions) {
+  const auto scratch = [](const std::string& mebibytes, int world_size, int degree) {
+    return Plan({"model.kind=moe", "mesh.bucket_mebibytes=" + mebibytes}, world_size, degree)
+        .communication;
+  };
+  const int64_t bucket = 16 << 20;
+  EXPECT_EQ(scratch("16", 1, 1), 0);
+  // Four buckets of what all ranks hold, less this rank's own part; experts stand here alone.
+  EXPECT_EQ(scratch("16", 4, 4), 4 * bucket / 4 * 3);
+  // Experts too, over 2 ranks.
+  EXPECT_EQ(scratch("16", 4, 2), 4 * bucket / 4 * 3 + 4 * bucket / 2);
+  // Never more than there is.
+  EXPECT_EQ(scratch("4096", 4, 4), (kDense + 2 * 768 * 8) * 4 / 4 * 3);
+}
+
+// At the loss: the whole of a dense block's activations, written down from the code.
+TEST(PlanMemoryTest, KeepsWhatADenseModelNeedsForBackward) {
+  const int64_t tokens = 4 * 256, width = tokens * 768 * 4;
+  const int64_t norm = 2 * width + 2 * tokens * 4;               // in, out, statistics
+  const int64_t attention = norm + 4 * width + tokens * 12 * 4;  // q, k, v, out, logsumexp
+  const int64_t feed_forward = norm + 2 * tokens * 3072 * 4;     // before and after GELU
+  const int64_t logits = tokens * 50257 * 4, ids = 6 * tokens * 8;
+  const MemoryPlan plan = Plan({"model.kind=dense"});
+  EXPECT_EQ(plan.activations, ids + 2 * (attention + feed_forward) + norm + logits);
+  EXPECT_EQ(plan.workspace, 3 * logits);  // log-probabilities and two gradients
+}
+
+TEST(PlanMemoryTest, GrowsWithTheRowsOfAMicroBatchOnOneRank) {
+  const auto activations = [](const std::vector<std::string>& overrides, int world_size) {
+    std::vector<std::string> all = {"model.kind=moe", "train.batch_size=32"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return Plan(all, world_size).activations;
+  };
+  EXPECT_EQ(activations({}, 4), activations({"train.batch_size=8"}, 1));
+  EXPECT_EQ(activations({"train.micro_batches=4"}, 1), activations({"train.batch_size=8"}, 1));
+  // 32 rows over 5 micro-batches, 7 in the first; over 3 ranks, 3 on the first.
+  EXPECT_EQ(activations({"train.micro_batches=5"}, 3), activations({"train.batch_size=3"}, 1));
+  // Capacity groups stay whole: of 4 groups of 8 rows over 3 ranks, 2 on the first.
+  const auto grouped = [&](const std::string& rows, const std::string& batch, int world_size) {
+    return activations({"model.training_capacity.mode=factor_per_group",
+                        "model.training_capacity.group_rows=" + rows, "train.batch_size=" + batch},
+                       world_size);
+  };
+  EXPECT_EQ(grouped("8", "32", 3), grouped("1", "16", 1));
+  EXPECT_EQ(grouped("0", "32", 4), grouped("1", "32", 1));
+}
+
+TEST(PlanMemoryTest, EveryOptionSavesOrCostsWhatItShould) {
+  // Deep and narrow, so that blocks outweigh the loss.
+  const std::vector<std::string> deep = {"model.vocab_size=257", "model.num_layers=12",
+                                         "train.batch_size=128"};
+  const auto peak = [&](std::vector<std::string> overrides, int world_size = 4, int degree = 4) {
+    overrides.insert(overrides.begin(), deep.begin(), deep.end());
+    const MemoryPlan plan = Plan(overrides, world_size, degree);
+    return plan.activations + plan.workspace;
+  };
+  const int64_t moe = peak({"model.kind=moe"});
+  EXPECT_LT(peak({"model.kind=moe", "train.recompute=blocks"}), moe / 2);
+  EXPECT_LT(peak({"model.kind=moe", "runtime.dtype=bfloat16"}), 0.7 * moe);
+  EXPECT_GT(peak({"model.kind=moe", "model.dropout=0.1"}), moe);
+  EXPECT_GT(peak({"model.kind=moe", "model.router_jitter=0.1"}), moe);
+  EXPECT_GT(peak({"model.kind=moe_share"}), 1.3 * moe);
+  EXPECT_GT(peak({"model.kind=adapter"}), moe);
+  EXPECT_GT(peak({"model.kind=hyper"}), moe);
+  EXPECT_LT(peak({"model.kind=hyper"}), 1.1 * moe);  // that is the idea of it
+  EXPECT_GT(peak({"model.kind=hyper", "hyper.execution=per_token"}), 5 * moe);
+}
+
+TEST(PlanMemoryTest, IsSaidInOneLine) {
+  MemoryPlan plan;
+  plan.parameters = int64_t{300} << 20;
+  plan.moments = int64_t{1536} << 20;
+  plan.program = 800 << 10;
+  EXPECT_EQ(DescribeMemory(plan),
+            "1.79 GiB: parameters 300 MiB, moments 1.50 GiB, program 800 KiB");
+}
+
+}  // namespace
+}  // namespace hypermoe

@@ -1,0 +1,170 @@
+#include "runtime/model_cost.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "runtime/config_loader.h"
+#include "runtime/trainer.h"
+#include "tests/support/tiny_training.h"
+
+namespace hypermoe {
+namespace {
+
+RunConfig Config(const std::vector<std::string>& overrides) {
+  const auto config = LoadConfig("", overrides);
+  EXPECT_TRUE(config.ok()) << config.status();
+  return *config;
+}
+
+// Numbers small enough to count on paper: width 8, inner width 12, 4 positions, 10 ids, 3 blocks,
+// bottleneck 2; embeddings of experts 3, of selections 6, of layers 2, MLP 5, q 7.
+RunConfig SmallConfig(std::vector<std::string> overrides) {
+  std::vector<std::string> all = {"model.hidden_size=8",         "model.num_heads=2",
+                                  "model.ffn_size=12",           "model.sequence_length=4",
+                                  "model.vocab_size=10",         "model.num_layers=3",
+                                  "hyper.bottleneck_dim=2",      "hyper.expert_embedding_dim=3",
+                                  "hyper.mlp_hidden_dim=5",      "hyper.selection_embedding_dim=6",
+                                  "hyper.layer_embedding_dim=2", "hyper.hidden_dim=7",
+                                  "train.batch_size=4"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  return Config(all);
+}
+
+// Forward, a token. Attention: 2*8*24 to q, k, v; 2*8*8 out of it; 4 * 8 for each key and value,
+// (1 + 2 + 3 + 4) / 4 = 2.5 of them in the mean.
+constexpr int64_t kAttention = 384 + 128 + 80;
+constexpr int64_t kFfn = 2 * 8 * 12 + 2 * 12 * 8;
+constexpr int64_t kLowRank = 2 * 8 * 2 + 2 * 2 * 8;
+constexpr int64_t kHead = 2 * 8 * 10;
+constexpr int64_t kDense = 3 * (kAttention + kFfn) + kHead;
+
+struct FlopsCase {
+  std::vector<std::string> overrides;
+  int64_t forward;     // a token
+  int64_t experts;     // part of it
+  int64_t generation;  // a step
+};
+
+TEST(CountFlopsTest, EqualsCountsByHand) {
+  ASSERT_EQ(kDense, 3088);
+  const std::vector<FlopsCase> cases = {
+      {{"model.kind=dense"}, 3088, 0, 0},
+      // A router costs 2 * 8 an expert.
+      {{"model.kind=moe", "model.num_experts=8"}, 3088 + 3 * 128, 3 * 384, 0},
+      {{"model.kind=moe", "model.num_experts=16"}, 3088 + 3 * 256, 3 * 384, 0},
+      {{"model.kind=moe", "model.num_experts=32", "model.sparse_layers=1"}, 3088 + 512, 384, 0},
+      {{"model.kind=moe", "model.num_experts=64"}, 3088 + 3 * 1024, 3 * 384, 0},
+      {{"model.kind=moe_share", "model.num_experts=8"}, 3088 + 3 * (128 + 384), 3 * 384, 0},
+      {{"model.kind=moe_share", "model.num_experts=16", "model.sparse_layers=0,2"},
+       3088 + 2 * (256 + 384),
+       2 * 384,
+       0},
+      {{"model.kind=adapter", "model.num_experts=8"}, 3088 + 3 * (128 + 64), 3 * 384, 0},
+      // An expert of a layer, multiply-adds: mean 8*3, MLP 3*5 + 5*6, k (6+2)*7, matrices 2*7*16.
+      {{"model.kind=hyper", "model.num_experts=8"},
+       3088 + 3 * (128 + 64),
+       3 * 384,
+       3 * 8 * 2 * (24 + 15 + 30 + 56 + 224)},
+      {{"model.kind=hyper", "model.num_experts=64", "model.sparse_layers=0,2"},
+       3088 + 2 * (1024 + 64),
+       2 * 384,
+       2 * 64 * 2 * (192 + 15 + 30 + 56 + 224)},
+      // Model FLOPs: what the slow reference and recomputation do more is not counted.
+      {{"model.kind=hyper", "model.num_experts=8", "hyper.execution=per_token",
+        "train.recompute=blocks"},
+       3088 + 3 * (128 + 64),
+       3 * 384,
+       16752},
+  };
+  for (const FlopsCase& expected : cases) {
+    const ModelFlops flops = CountFlops(SmallConfig(expected.overrides));
+    const std::string name = expected.overrides[0] + " " + expected.overrides.back();
+    EXPECT_EQ(flops.forward_per_token, expected.forward) << name;
+    EXPECT_EQ(flops.experts_per_token, expected.experts) << name;
+    EXPECT_EQ(flops.generation_per_step, expected.generation) << name;
+  }
+}
+
+TEST(CountFlopsTest, TrainingIsThreeForwardsAndGenerationOnceAStep) {
+  const ModelFlops flops = CountFlops(SmallConfig({"model.kind=hyper", "model.num_experts=8"}));
+  EXPECT_EQ(flops.TrainingPerToken(16), 3 * 3664 + 3 * 16752 / 16);
+  EXPECT_EQ(flops.TrainingPerToken(16752), 3 * 3664 + 3);
+  // A quarter of the tokens lost their experts, in all of 3 sparse layers.
+  EXPECT_EQ(flops.TrainingPerToken(16, 0.25), 3 * (3664 - 3 * 384 / 4) + 3 * 16752 / 16);
+}
+
+// 2 * 768 * (2304 + 768) + 1536 * 1025 and 4 * 768 * 3072 in each of 12 blocks, 2 * 768 * 50257.
+TEST(CountFlopsTest, OfGpt2Small) {
+  const ModelFlops flops = CountFlops(Config(
+      {"model.kind=dense", "model.hidden_size=768", "model.num_heads=12", "model.ffn_size=3072",
+       "model.sequence_length=1024", "model.num_layers=12", "model.vocab_size=50257"}));
+  EXPECT_EQ(flops.forward_per_token, 12 * (4718592 + 1574400 + 9437184) + 77194752);
+}
+
+TEST(FlopsUtilisationTest, IsTheShareOfThePeakOfAllRanksAndUnknownWithoutOne) {
+  RunConfig config = SmallConfig({"model.kind=dense"});
+  EXPECT_EQ(FlopsUtilisation(config, 1e6, 2, 0), std::nullopt);
+  config.mutable_runtime()->set_peak_teraflops(0.5);
+  EXPECT_DOUBLE_EQ(*FlopsUtilisation(config, 1e6, 2, 0), 1e6 * 3 * 3088 / (2 * 0.5e12));
+}
+
+// What stands in the model that is built, by group, at one rank.
+ParameterCounts CountBuilt(const RunConfig& config) {
+  ParameterCounts counts;
+  for (const Parameter& parameter : MakeModel(config, OneRankMesh())->parameters()) {
+    (parameter.group == ParameterGroup::kDense   ? counts.dense
+     : parameter.group == ParameterGroup::kHyper ? counts.hyper
+                                                 : counts.experts) += parameter.value.numel();
+  }
+  return counts;
+}
+
+TEST(CountParametersTest, EqualsWhatIsBuilt) {
+  for (const char* kind : {"dense", "moe", "moe_share", "adapter", "hyper"}) {
+    for (const char* shape :
+         {"model.num_experts=8", "model.num_experts=1", "model.num_experts=5"}) {
+      for (const char* layers : {"model.sparse_layers=", "model.sparse_layers=1,2"}) {
+        if (std::string(kind) == "dense" && std::string(layers) != "model.sparse_layers=") continue;
+        const RunConfig config = SmallConfig({std::string("model.kind=") + kind, shape, layers});
+        const ParameterCounts built = CountBuilt(config), counted = CountParameters(config);
+        const std::string name = std::string(kind) + " " + shape + " " + layers;
+        EXPECT_EQ(counted.dense, built.dense) << name;
+        EXPECT_EQ(counted.hyper, built.hyper) << name;
+        EXPECT_EQ(counted.experts, built.experts) << name;
+        EXPECT_EQ(counted.total(), built.total()) << name;
+      }
+    }
+  }
+}
+
+TEST(CountParametersTest, ActiveIsDenseOneExpertALayerAndTheGeneratedMatrices) {
+  // An expert: 8 * 12 + 12 + 12 * 8 + 8.
+  const ParameterCounts moe = CountParameters(SmallConfig({"model.kind=moe"}));
+  EXPECT_EQ(moe.active, moe.dense + 3 * 212);
+  const ParameterCounts share = CountParameters(SmallConfig({"model.kind=moe_share"}));
+  EXPECT_EQ(share.active, moe.active + 3 * 212);
+  const ParameterCounts hyper = CountParameters(SmallConfig({"model.kind=hyper"}));
+  EXPECT_EQ(hyper.active, moe.active + 3 * 2 * 8 * 2);
+  const ParameterCounts dense = CountParameters(SmallConfig({"model.kind=dense"}));
+  EXPECT_EQ(dense.active, dense.total());
+  // Idle experts add to a token's network only their columns of the router.
+  const ParameterCounts more =
+      CountParameters(SmallConfig({"model.kind=moe", "model.num_experts=64"}));
+  EXPECT_EQ(more.active, moe.active + 3 * 8 * 56);
+}
+
+// Hugging Face's gpt2; and with 8 experts in every block.
+TEST(CountParametersTest, OfGpt2Small) {
+  std::vector<std::string> shape = {"model.hidden_size=768", "model.num_heads=12",
+                                    "model.ffn_size=3072",   "model.sequence_length=1024",
+                                    "model.num_layers=12",   "model.vocab_size=50257",
+                                    "model.kind=dense"};
+  EXPECT_EQ(CountParameters(Config(shape)).total(), 124439808);
+  shape.back() = "model.kind=moe";
+  EXPECT_EQ(CountParameters(Config(shape)).total(), 124439808 + 12 * (7 * 4722432 + 768 * 8));
+}
+
+}  // namespace
+}  // namespace hypermoe

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""The benchmark programs, from outside, on small shapes: what they print must hang together.
+
+    tests/tools/benchmarks_test.py BUILD_FOLDER
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.abspath(sys.argv.pop(1))
+SMALL = ["--batch=6", "--sequence=16", "--layers=2", "--experts=4", "--steps=3", "--warmup=1"]
+for setting in ("model.hidden_size=32", "model.num_heads=2", "model.ffn_size=48", "model.vocab_size=300"):
+    SMALL += ["--set", setting]
+
+
+def run(command, ranks=1, **environment):
+    launcher = [] if ranks == 1 else [os.path.join(SOURCE, "launch/mpirun"), "-np", str(ranks)]
+    return subprocess.run(launcher + command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          env={**os.environ, "BUILD_DIR": BUILD, **environment})
+
+
+def program(name, *arguments, ranks=1):
+    return run([os.path.join(BUILD, name), *arguments], ranks)
+
+
+class Benchmarks(unittest.TestCase):
+    def lines(self, done):
+        """The machine, and the other JSON lines."""
+        self.assertEqual(done.returncode, 0, done.stderr)
+        first, *rest = [json.loads(line) for line in done.stdout.splitlines()]
+        return first["machine"], rest
+
+    def fails(self, code, pattern, done):
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertRegex(done.stderr, pattern)
+        self.assertEqual(done.stderr.count("hypermoe: error:"), 1, done.stderr)
+
+    def check_train_step(self, ranks):
+        kinds = ["dense", "moe", "hyper+hyper.execution=owner"]
+        done = program("bench_train_step", "--json", "--kind", ",".join(kinds), *SMALL, ranks=ranks)
+        machine, lines = self.lines(done)
+        self.assertEqual(machine["ranks"], ranks)
+        results = [line for line in lines if "kind" in line]
+        self.assertEqual([result["kind"] for result in results], kinds)
+        for result in results:
+            self.assertEqual((result["steps"], result["batch"], result["sequence"]), (3, 6, 16))
+            self.assertLess(0, result["lower_quartile"])
+            self.assertLessEqual(result["lower_quartile"], result["tokens_per_second"])
+            self.assertLessEqual(result["tokens_per_second"], result["upper_quartile"])
+            shares = result["shares"]
+            inside = shares.pop("all_to_all")
+            self.assertAlmostEqual(sum(shares.values()), 1)
+            self.assertTrue(0 <= inside <= shares["forward"] + shares["backward"])
+            self.assertEqual(inside > 0 and result["bytes_sent"] > 0, ranks > 1 and result["kind"] != "dense", result)
+            # 300 ids, all alike at first
+            self.assertAlmostEqual(result["loss"], 5.70, delta=0.1)
+        pairs = [(line["time_of"], line["over"]) for line in lines if "ratio" in line]
+        self.assertEqual(pairs, [(kinds[1], kinds[0]), (kinds[2], kinds[0]), (kinds[2], kinds[1])])
+        return [result["loss"] for result in results]
+
+    def test_train_step_computes_alike_on_one_and_two_ranks(self):
+        for one, two in zip(self.check_train_step(1), self.check_train_step(2)):
+            self.assertAlmostEqual(one, two, places=5)
+
+    def test_train_step_prints_a_table(self):
+        done = program("bench_train_step", "--kind=dense,moe", *SMALL)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^dense +\d+\.\d +\d+\.\d +\d+\.\d ")
+        self.assertRegex(done.stdout, r"(?m)^time a token, moe / dense: \d+\.\d{4} \(quartiles \d")
+
+    def test_bad_options_are_one_error(self):
+        self.fails(64, "--steps", program("bench_train_step", "--steps=0"))
+        self.fails(78, "model.kind=switch", program("bench_train_step", "--kind=switch"))
+        self.fails(78, "moe\\+|modle", program("bench_train_step", "--kind=moe+modle.num_layers=1"))
+        self.fails(78, "expert_parallel", program("bench_train_step", "--set", "mesh.expert_parallel=3", *SMALL, ranks=2))
+        self.fails(64, "--operation", program("bench_all_to_all", "--operation=gather"))
+
+    def test_all_to_all_bandwidths_follow_from_size_and_time(self):
+        for ranks in (1, 2, 3):
+            done = program("bench_all_to_all", "--json", "--max_bytes=262144", "--factor=16", "--rounds=1", "--iterations=2",
+                           ranks=ranks)
+            machine, lines = self.lines(done)
+            self.assertEqual(machine["ranks"], ranks)
+            operations = {"all_to_all": 1, "all_reduce": 2, "reduce_scatter": 1, "all_gather": 1}
+            self.assertEqual([line["operation"] for line in lines], [name for name in operations for _ in range(4)])
+            for line in lines:
+                self.assertEqual(line["wrong"], 0)
+                self.assertEqual((line["bytes"], line["count"] % ranks), (4 * line["count"], 0))
+                algorithm = line["bytes"] / line["microseconds"] / 1e3
+                self.assertAlmostEqual(line["algorithm_gb_per_second"] / algorithm, 1)
+                bus = algorithm * operations[line["operation"]] * (ranks - 1) / ranks
+                self.assertAlmostEqual(line["bus_gb_per_second"], bus, delta=1e-9 * algorithm)
+
+    def test_all_to_all_prints_the_table_of_nccl_tests(self):
+        done = program("bench_all_to_all", "--operation=all_reduce", "--max_bytes=64", "--rounds=1", ranks=2)
+        self.assertRegex(done.stdout, r"#wrong\n.*\(us\).*\n +64 +16 +float +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d +0\n\Z")
+
+    def test_comparison_works_without_pytorch(self):
+        with tempfile.TemporaryDirectory() as empty:
+            done = run([sys.executable, "-B", os.path.join(SOURCE, "tools", "bench_against_pytorch"), "--kind=dense",
+                        "--rounds=1", "--steps=1", "--warmup=0", "--layers=1", "--batch=1", "--sequence=8", "--threads=1",
+                        "--build", BUILD], HYPERMOE_CACHE=empty)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, "no PyTorch to compare with, so only our own figures follow: .*--install")
+        self.assertRegex(done.stdout, r"(?m)^dense +\d+\.\d +\([\d.]+ to [\d.]+\) +- +-$")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,301 @@
+// Times whole training steps of several models side by side: one step of each in turn, there and
+// back (A B C, C B A, ...), so that a drift of the machine meets all alike. Random tokens;
+// everything else is what `hypermoe pretrain` runs.
+#include <ATen/ops/from_blob.h>
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "launch/commands.h"
+#include "parallel/process_mesh.h"
+#include "runtime/agreement.h"
+#include "runtime/config_loader.h"
+#include "runtime/run_length.h"
+#include "runtime/trainer.h"
+#include "tools/benchmark.h"
+#include "tools/random_tokens.h"
+
+namespace hypermoe {
+namespace {
+
+struct Arguments {
+  std::vector<std::string> variants = {"dense", "moe", "hyper"};
+  int batch = 4, sequence = 256, layers = 4, experts = 8;
+  int steps = 20, warmup = 2, threads = 0;
+  std::string dtype = "float32";
+  bool recompute = false, zero1 = false, json = false;
+  std::vector<std::string> overrides;
+};
+
+// A model that is timed, and what its steps took.
+struct Variant {
+  std::string name;  // a kind, and what else was changed
+  RunConfig config;
+  std::unique_ptr<Trainer> trainer;
+  std::vector<double> step_seconds;  // whole step, slowest rank
+  std::vector<StepSeconds> phases;
+  double loss = 0, bytes_sent = 0;  // of the last step
+};
+
+// "moe+train.recompute=blocks" is kind moe with one more field changed.
+absl::StatusOr<RunConfig> ConfigOf(const Arguments& arguments, const std::string& variant) {
+  const std::vector<std::string> parts = absl::StrSplit(variant, '+');
+  std::vector<std::string> settings = {
+      "model.vocab_size=50257",
+      "model.hidden_size=768",
+      "model.num_heads=12",
+      "model.ffn_size=3072",
+      absl::StrCat("model.num_layers=", arguments.layers),
+      absl::StrCat("model.num_experts=", arguments.experts),
+      absl::StrCat("model.sequence_length=", arguments.sequence),
+      absl::StrCat("train.batch_size=", arguments.batch),
+      absl::StrCat("train.steps=", arguments.warmup + arguments.steps),
+      absl::StrCat("runtime.dtype=", arguments.dtype),
+      absl::StrCat("runtime.threads=", arguments.threads),
+      "optimizer.schedule=constant",
+      "optimizer.learning_rate=1e-4",
+      "optimizer.warmup_steps=0",
+  };
+  if (arguments.recompute) settings.push_back("train.recompute=blocks");
+  if (arguments.zero1) settings.push_back("optimizer.zero1=true");
+  settings.insert(settings.end(), arguments.overrides.begin(), arguments.overrides.end());
+  settings.push_back(absl::StrCat("model.kind=", parts[0]));
+  settings.insert(settings.end(), parts.begin() + 1, parts.end());
+  ASSIGN_OR_RETURN(RunConfig config, LoadConfig("", settings));
+  RETURN_IF_ERROR(ValidateConfig(config));
+  return config;
+}
+
+absl::StatusOr<std::vector<Variant>> ReadVariants(const Arguments& arguments, int world_size) {
+  std::vector<Variant> variants;
+  for (const std::string& name : arguments.variants) {
+    ASSIGN_OR_RETURN(RunConfig config, ConfigOf(arguments, name));
+    RETURN_IF_ERROR(CheckExpertDegree(config.mesh().expert_parallel(), world_size));
+    variants.emplace_back();
+    variants.back().name = name;
+    variants.back().config = std::move(config);
+  }
+  return variants;
+}
+
+std::unique_ptr<Trainer> MakeTrainer(const RunConfig& config, std::shared_ptr<Communicator> world) {
+  const bool sparse = config.model().kind() != ModelConfig::dense;
+  int degree = config.mesh().expert_parallel();
+  if (degree == 0) {
+    degree = DefaultExpertDegree(world->size(), sparse ? config.model().num_experts() : 0);
+  }
+  constexpr int64_t kEpochsOfRows = 4;  // enough that no step sees a row twice
+  const int64_t tokens = kEpochsOfRows * BatchTokens(config) * TotalSteps(config);
+  return std::make_unique<Trainer>(config, ProcessMesh::Create(std::move(world), degree),
+                                   RandomTokens(tokens, config.model().vocab_size()));
+}
+
+// One step, begun together on all ranks; it has taken as long as on the slowest.
+absl::Status TimeStep(int64_t step, bool counts, Communicator& world, Variant* variant) {
+  world.Barrier();
+  const auto begin = std::chrono::steady_clock::now();
+  const StepResult result = variant->trainer->TrainStep(step);
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  world.AllReduceMax(at::from_blob(&seconds, {1}, at::kDouble));
+  if (!std::isfinite(result.loss)) {
+    return InternalError(absl::StrCat(variant->name, ": the loss of step ", step + 1, " is ",
+                                      result.loss,
+                                      ", expected a finite number: lower "
+                                      "optimizer.learning_rate by --set"));
+  }
+  variant->loss = result.loss;
+  variant->bytes_sent = static_cast<double>(result.BytesSent());
+  if (!counts) return absl::OkStatus();
+  variant->step_seconds.push_back(seconds);
+  variant->phases.push_back(result.seconds);
+  return absl::OkStatus();
+}
+
+absl::Status TimeAll(const Arguments& arguments, Communicator& world,
+                     std::vector<Variant>* variants) {
+  const int count = static_cast<int>(variants->size());
+  for (int64_t step = 0; step < arguments.warmup + arguments.steps; ++step) {
+    for (int i = 0; i < count; ++i) {
+      Variant& variant = (*variants)[step % 2 == 0 ? i : count - 1 - i];
+      RETURN_IF_ERROR(TimeStep(step, step >= arguments.warmup, world, &variant));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Shares of the median step: the median of each phase over the sum of them. all_to_all is part of
+// forward and backward.
+nlohmann::json Shares(const std::vector<StepSeconds>& phases) {
+  const auto median = [&phases](double StepSeconds::*phase) {
+    std::vector<double> values;
+    for (const StepSeconds& seconds : phases) values.push_back(seconds.*phase);
+    return QuartilesOf(values).median;
+  };
+  StepSeconds s;
+  for (double StepSeconds::*phase :
+       {&StepSeconds::data, &StepSeconds::forward, &StepSeconds::backward, &StepSeconds::reduce,
+        &StepSeconds::optimizer, &StepSeconds::all_to_all}) {
+    s.*phase = median(phase);
+  }
+  const double total = s.total();
+  return {{"data", s.data / total},           {"forward", s.forward / total},
+          {"backward", s.backward / total},   {"reduce", s.reduce / total},
+          {"optimizer", s.optimizer / total}, {"all_to_all", s.all_to_all / total}};
+}
+
+nlohmann::json ResultOf(const Variant& variant) {
+  const Quartiles seconds = QuartilesOf(variant.step_seconds);
+  const double tokens = static_cast<double>(BatchTokens(variant.config));
+  return {{"program", "hypermoe"},
+          {"kind", variant.name},
+          {"dtype", RuntimeConfig::Dtype_Name(variant.config.runtime().dtype())},
+          {"batch", variant.config.train().batch_size()},
+          {"sequence", variant.config.model().sequence_length()},
+          {"steps", variant.step_seconds.size()},
+          {"tokens_per_second", tokens / seconds.median},
+          {"lower_quartile", tokens / seconds.upper},
+          {"upper_quartile", tokens / seconds.lower},
+          {"shares", Shares(variant.phases)},
+          {"bytes_sent", variant.bytes_sent},
+          {"loss", variant.loss}};
+}
+
+// Step time of `upper` over that of `lower`, of the steps that ran beside each other.
+nlohmann::json RatioOf(const Variant& upper, const Variant& lower) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < upper.step_seconds.size(); ++i) {
+    ratios.push_back(upper.step_seconds[i] / lower.step_seconds[i] *
+                     static_cast<double>(BatchTokens(lower.config)) /
+                     static_cast<double>(BatchTokens(upper.config)));
+  }
+  const Quartiles ratio = QuartilesOf(ratios);
+  return {{"time_of", upper.name},
+          {"over", lower.name},
+          {"ratio", ratio.median},
+          {"lower_quartile", ratio.lower},
+          {"upper_quartile", ratio.upper}};
+}
+
+double PeakGibibytes() {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / (1 << 20);
+}
+
+std::string TableLine(const nlohmann::json& result, int name_width) {
+  const nlohmann::json& shares = result["shares"];
+  const auto percent = [&shares](const char* phase) { return 100 * shares[phase].get<double>(); };
+  return absl::StrFormat(
+      "%-*s %9.1f %9.1f %9.1f %6.1f %8.1f %9.1f %7.1f %10.1f %11.1f %8.3f\n", name_width,
+      result["kind"].get<std::string>(), result["tokens_per_second"].get<double>(),
+      result["lower_quartile"].get<double>(), result["upper_quartile"].get<double>(),
+      percent("data"), percent("forward"), percent("backward"), percent("reduce"),
+      percent("optimizer"), percent("all_to_all"), result["loss"].get<double>());
+}
+
+std::string TableText(const nlohmann::json& machine, const std::vector<nlohmann::json>& results,
+                      const std::vector<nlohmann::json>& ratios) {
+  size_t width = 5;
+  for (const nlohmann::json& result : results) {
+    width = std::max(width, result["kind"].get<std::string>().size());
+  }
+  const int name_width = static_cast<int>(width);
+  const nlohmann::json& first = results.front();
+  std::string text = MachineText(machine);
+  absl::StrAppendFormat(&text, "# batch %d x %d tokens, %s, %d steps of each after the warm-up\n",
+                        first["batch"].get<int>(), first["sequence"].get<int>(),
+                        first["dtype"].get<std::string>(), first["steps"].get<int>());
+  absl::StrAppendFormat(&text, "%*s %29s   %s\n", name_width, "", "tokens/s",
+                        "% of the step (all-to-all is part of forward and backward)");
+  absl::StrAppendFormat(&text, "%-*s %9s %9s %9s %6s %8s %9s %7s %10s %11s %8s\n", name_width,
+                        "kind", "median", "lower q.", "upper q.", "data", "forward", "backward",
+                        "reduce", "optimizer", "all-to-all", "loss");
+  for (const nlohmann::json& result : results) text += TableLine(result, name_width);
+  for (const nlohmann::json& ratio : ratios) {
+    absl::StrAppendFormat(&text, "time a token, %s / %s: %.4f (quartiles %.4f to %.4f)\n",
+                          ratio["time_of"].get<std::string>(), ratio["over"].get<std::string>(),
+                          ratio["ratio"].get<double>(), ratio["lower_quartile"].get<double>(),
+                          ratio["upper_quartile"].get<double>());
+  }
+  absl::StrAppendFormat(&text, "peak memory of rank 0, all kinds together: %.2f GiB\n",
+                        machine["peak_memory_gib"].get<double>());
+  return text;
+}
+
+absl::Status Print(const std::vector<Variant>& variants, bool json, nlohmann::json machine) {
+  machine["peak_memory_gib"] = PeakGibibytes();
+  std::vector<nlohmann::json> results, ratios;
+  for (size_t i = 0; i < variants.size(); ++i) {
+    results.push_back(ResultOf(variants[i]));
+    for (size_t j = 0; j < i; ++j) ratios.push_back(RatioOf(variants[i], variants[j]));
+  }
+  if (!json) return WriteStdout(TableText(machine, results, ratios));
+  std::string text = nlohmann::json{{"machine", machine}}.dump() + "\n";
+  for (const nlohmann::json& result : results) text += result.dump() + "\n";
+  for (const nlohmann::json& ratio : ratios) text += ratio.dump() + "\n";
+  return WriteStdout(text);
+}
+
+absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
+  absl::StatusOr<std::vector<Variant>> read = ReadVariants(arguments, world->size());
+  RETURN_IF_ERROR(Agree(*world, read.status()));
+  std::vector<Variant>& variants = *read;
+  const int threads = UseThreads(variants.front().config.runtime().threads());
+  const nlohmann::json machine = DescribeMachine(world->size(), threads);
+  for (Variant& variant : variants) variant.trainer = MakeTrainer(variant.config, world);
+  RETURN_IF_ERROR(TimeAll(arguments, *world, &variants));
+  return world->rank() == 0 ? Print(variants, arguments.json, machine) : absl::OkStatus();
+}
+
+void AddOptions(CLI::App& app, Arguments* arguments) {
+  app.add_option("--kind", arguments->variants,
+                 "Models to compare, of dense, moe, hyper, moe_share, adapter; moe+PATH=VALUE is "
+                 "moe with a field of the configuration changed")
+      ->delimiter(',')
+      ->capture_default_str();
+  const auto number = [&app](const char* name, int* value, int least, const char* help) {
+    app.add_option(name, *value, help)->check(Within(least, 1e6))->capture_default_str();
+  };
+  number("--batch", &arguments->batch, 1, "Rows of a step, over all ranks");
+  number("--sequence", &arguments->sequence, 2, "Tokens of a row");
+  number("--layers", &arguments->layers, 1, "Blocks, all of them sparse but for kind dense");
+  number("--experts", &arguments->experts, 1, "Experts of a sparse block");
+  number("--steps", &arguments->steps, 1, "Steps of each model that are timed");
+  number("--warmup", &arguments->warmup, 0, "Steps of each model before those");
+  number("--threads", &arguments->threads, 0, "Threads of each rank; 0: its share of the cores");
+  app.add_option("--dtype", arguments->dtype, "float32, bfloat16, float64")->capture_default_str();
+  app.add_flag("--recompute", arguments->recompute, "--set train.recompute=blocks");
+  app.add_flag("--zero1", arguments->zero1, "--set optimizer.zero1=true");
+  AddSetOption(app, &arguments->overrides,
+               "Change one field of the configuration of all models; may be repeated");
+  app.add_flag("--json", arguments->json, "JSON lines instead of tables");
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app(
+      "Times training steps of GPT-2-small blocks (width 768, 12 heads, vocabulary 50257).",
+      "bench_train_step");
+  Arguments arguments;
+  AddOptions(app, &arguments);
+  app.footer(
+      "Example:\n"
+      "  mpirun -np 2 build/bench_train_step --kind moe,hyper,hyper+hyper.execution=owner");
+  return RunBenchmark(argc, argv, app, [&arguments](std::shared_ptr<Communicator> world) {
+    return Run(arguments, std::move(world));
+  });
+}
+
+}  // namespace
+}  // namespace hypermoe
+
+int main(int argc, char** argv) { return hypermoe::Main(argc, argv); }
