@@ -1,18 +1,21 @@
 #include "kernels/grouped_ffn.h"
 
-#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/threshold_backward.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <numeric>
 #include <optional>
+
+#include "kernels/gradient_sink.h"
+#include "kernels/matrix_product.h"
 
 namespace hypermoe {
 namespace {
@@ -39,50 +42,76 @@ void ForEachGroup(const std::vector<int64_t>& rows_per_group, const Body& body) 
   }
 }
 
-// out = in W_g (+ bias_g) for every group.
-void GroupedLinear(const at::Tensor& in, const at::Tensor& weight, const at::Tensor& bias,
-                   const std::vector<int64_t>& rows_per_group, const at::Tensor& out) {
-  ForEachGroup(rows_per_group, [&](int64_t g, int64_t begin, int64_t rows) {
-    at::Tensor out_rows = out.narrow(0, begin, rows);
-    const at::Tensor in_rows = in.narrow(0, begin, rows);
-    if (bias.defined()) {
-      at::addmm_out(out_rows, bias.select(0, g), in_rows, weight.select(0, g));
-    } else {
-      at::mm_out(out_rows, in_rows, weight.select(0, g));
-    }
-  });
+// The rows of every group that has some, as views, and what is computed from them.
+using Pieces = std::vector<at::Tensor>;
+
+// A group's matrix or bias of all of them, which have `axes` axes each; a single one may stand alone.
+at::Tensor OfGroup(const at::Tensor& all, int64_t axes, int64_t g) {
+  return !all.defined() || all.dim() == axes ? all : all.select(0, g);
 }
 
-// grad_in = grad W_g^T for every group.
-at::Tensor GroupedLinearInputGrad(const at::Tensor& grad, const at::Tensor& weight,
-                                  const std::vector<int64_t>& rows_per_group) {
-  at::Tensor grad_in = at::empty({grad.size(0), weight.size(1)}, grad.options());
-  ForEachGroup(rows_per_group, [&](int64_t g, int64_t begin, int64_t rows) {
-    at::Tensor out = grad_in.narrow(0, begin, rows);
-    at::mm_out(out, grad.narrow(0, begin, rows), weight.select(0, g).t());
+// in W_g (+ bias_g) for every group.
+Pieces GroupedLinear(const Pieces& in, const at::Tensor& weight, const at::Tensor& bias,
+                     const std::vector<int64_t>& rows_per_group) {
+  Pieces out;
+  ForEachGroup(rows_per_group, [&](int64_t g, int64_t, int64_t) {
+    out.push_back(MatrixProduct(in[out.size()], OfGroup(weight, 2, g), OfGroup(bias, 1, g)));
+  });
+  return out;
+}
+
+// grad W_g^T for every group.
+Pieces GroupedLinearInputGrad(const Pieces& grad, const at::Tensor& weight,
+                              const std::vector<int64_t>& rows_per_group) {
+  Pieces grad_in;
+  ForEachGroup(rows_per_group, [&](int64_t g, int64_t, int64_t) {
+    grad_in.push_back(MatrixProduct(grad[grad_in.size()], OfGroup(weight, 2, g).t()));
   });
   return grad_in;
 }
 
-// grad_W_g = in^T grad, grad_bias_g = sum of grad's rows, for every group; zero where a group is
-// empty.
-void GroupedLinearWeightGrad(const at::Tensor& in, const at::Tensor& grad,
-                             const std::vector<int64_t>& rows_per_group,
-                             const at::Tensor& grad_weight, const at::Tensor& grad_bias) {
-  for (size_t g = 0; g < rows_per_group.size(); ++g) {
-    if (rows_per_group[g] > 0) continue;
-    grad_weight.select(0, static_cast<int64_t>(g)).zero_();
-    if (grad_bias.defined()) grad_bias.select(0, static_cast<int64_t>(g)).zero_();
-  }
-  ForEachGroup(rows_per_group, [&](int64_t g, int64_t begin, int64_t rows) {
-    const at::Tensor grad_rows = grad.narrow(0, begin, rows);
-    at::Tensor out = grad_weight.select(0, g);
-    at::mm_out(out, in.narrow(0, begin, rows).t(), grad_rows);
-    if (grad_bias.defined()) {
-      at::Tensor bias_out = grad_bias.select(0, g);
-      at::sum_out(bias_out, grad_rows, 0);
-    }
+// Adds in^T grad to the gradient of W_g for every group: in place where the weight has one
+// (gradient_sink.h), and then returns nothing; otherwise to zeros, which are returned.
+at::Tensor GroupedLinearWeightGrad(const Pieces& in, const Pieces& grad,
+                                   const std::vector<int64_t>& rows_per_group,
+                                   const at::Tensor& weight) {
+  const bool in_place = HasGradientSink(weight);
+  const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
+  size_t piece = 0;
+  ForEachGroup(rows_per_group, [&](int64_t g, int64_t, int64_t) {
+    AddMatrixProduct(OfGroup(sum, 2, g), in[piece].t(), grad[piece]);
+    ++piece;
   });
+  return in_place ? at::Tensor() : sum;
+}
+
+// Sums of grad's rows for every group, in the shape of the biases that go with `weight`; zero where a
+// group is empty.
+at::Tensor GroupedBiasGrad(const Pieces& grad, const std::vector<int64_t>& rows_per_group,
+                           const at::Tensor& weight) {
+  const at::ScalarType dtype = weight.scalar_type();
+  std::vector<int64_t> shape = weight.sizes().vec();
+  shape.erase(shape.end() - 2);
+  const at::Tensor sums = at::zeros(shape, dtype);
+  size_t piece = 0;
+  ForEachGroup(rows_per_group, [&](int64_t g, int64_t, int64_t) {
+    at::Tensor out = OfGroup(sums, 1, g);
+    at::sum_out(out, grad[piece++], 0, /*keepdim=*/false, dtype);
+  });
+  return sums;
+}
+
+Pieces Cut(const at::Tensor& rows, const std::vector<int64_t>& rows_per_group) {
+  Pieces pieces;
+  ForEachGroup(rows_per_group, [&](int64_t, int64_t begin, int64_t count) {
+    pieces.push_back(rows.narrow(0, begin, count));
+  });
+  return pieces;
+}
+
+at::Tensor Join(const Pieces& pieces, int64_t width, const at::TensorOptions& options) {
+  if (pieces.empty()) return at::empty({0, width}, options);
+  return pieces.size() == 1 ? pieces[0] : at::cat(pieces);
 }
 
 class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> {
@@ -91,38 +120,50 @@ class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> 
                             const std::optional<at::Tensor>& up_bias, const at::Tensor& down,
                             const std::optional<at::Tensor>& down_bias,
                             const std::vector<int64_t>& rows_per_group, int64_t activation) {
-    at::Tensor pre = at::empty({x.size(0), up.size(2)}, x.options());
-    GroupedLinear(x, up, up_bias.value_or(at::Tensor()), rows_per_group, pre);
-    const at::Tensor hidden = Activate(pre, static_cast<Activation>(activation));
-    at::Tensor y = at::empty({x.size(0), down.size(2)}, x.options());
-    GroupedLinear(hidden, down, down_bias.value_or(at::Tensor()), rows_per_group, y);
-    ctx->save_for_backward({x, up, down, pre, hidden});
+    const at::ScalarType dtype = x.scalar_type();
+    const auto cast_bias = [&](const std::optional<at::Tensor>& bias) {
+      return bias.has_value() ? bias->to(dtype) : at::Tensor();
+    };
+    const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype);
+    const Pieces pre =
+        GroupedLinear(Cut(x, rows_per_group), up_cast, cast_bias(up_bias), rows_per_group);
+    Pieces hidden;
+    for (const at::Tensor& rows : pre) {
+      hidden.push_back(Activate(rows, static_cast<Activation>(activation)));
+    }
+    variable_list saved = {x, up, down, up_cast, down_cast};
+    saved.insert(saved.end(), pre.begin(), pre.end());
+    saved.insert(saved.end(), hidden.begin(), hidden.end());
+    ctx->save_for_backward(saved);
     ctx->saved_data["rows_per_group"] = rows_per_group;
     ctx->saved_data["activation"] = activation;
     ctx->saved_data["bias"] = up_bias.has_value();
-    return y;
+    return Join(GroupedLinear(hidden, down_cast, cast_bias(down_bias), rows_per_group),
+                down.size(-1), x.options());
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &up = saved[1], &down = saved[2], &pre = saved[3],
-                     &hidden = saved[4];
+    const at::Tensor &x = saved[0], &up = saved[1], &down = saved[2], &up_cast = saved[3],
+                     &down_cast = saved[4];
+    const auto middle = saved.begin() + 5 + static_cast<int64_t>(saved.size() - 5) / 2;
+    const Pieces pre(saved.begin() + 5, middle), hidden(middle, saved.end());
     const std::vector<int64_t> rows = ctx->saved_data["rows_per_group"].toIntVector();
     const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
-    const bool bias = ctx->saved_data["bias"].toBool();
-    const at::Tensor grad = grads[0].contiguous();
+    const Pieces grad = Cut(grads[0].contiguous(), rows);
 
-    at::Tensor grad_down = at::empty_like(down), grad_up = at::empty_like(up), grad_down_bias,
-               grad_up_bias;
-    if (bias) {
-      grad_up_bias = at::empty({up.size(0), up.size(2)}, up.options());
-      grad_down_bias = at::empty({down.size(0), down.size(2)}, down.options());
+    const at::Tensor grad_down = GroupedLinearWeightGrad(hidden, grad, rows, down);
+    Pieces grad_pre = GroupedLinearInputGrad(grad, down_cast, rows);
+    for (size_t i = 0; i < grad_pre.size(); ++i) {
+      grad_pre[i] = ActivateBackward(grad_pre[i], pre[i], activation);
     }
-    GroupedLinearWeightGrad(hidden, grad, rows, grad_down, grad_down_bias);
-    const at::Tensor grad_pre =
-        ActivateBackward(GroupedLinearInputGrad(grad, down, rows), pre, activation);
-    GroupedLinearWeightGrad(x, grad_pre, rows, grad_up, grad_up_bias);
-    return {GroupedLinearInputGrad(grad_pre, up, rows),
+    const at::Tensor grad_up = GroupedLinearWeightGrad(Cut(x, rows), grad_pre, rows, up);
+    at::Tensor grad_up_bias, grad_down_bias;
+    if (ctx->saved_data["bias"].toBool()) {
+      grad_up_bias = GroupedBiasGrad(grad_pre, rows, up);
+      grad_down_bias = GroupedBiasGrad(grad, rows, down);
+    }
+    return {Join(GroupedLinearInputGrad(grad_pre, up_cast, rows), x.size(1), x.options()),
             grad_up,
             grad_up_bias,
             grad_down,
@@ -139,22 +180,21 @@ at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_p
   const int64_t total = std::accumulate(rows_per_group.begin(), rows_per_group.end(), int64_t{0});
   TORCH_CHECK(x_RD.dim() == 2 && total == x_RD.size(0), "GroupedFfn: groups hold ", total,
               " rows, x has shape ", x_RD.sizes());
-  TORCH_CHECK(weights.up_GDF.size(0) == static_cast<int64_t>(rows_per_group.size()) &&
-                  weights.up_GDF.size(1) == x_RD.size(1) &&
-                  weights.down_GFD.size(1) == weights.up_GDF.size(2),
+  const at::Tensor &up = weights.up_GDF, &down = weights.down_GFD;
+  const int64_t groups = up.dim() == 2 ? 1 : up.size(0);
+  TORCH_CHECK(up.dim() == down.dim() && groups == static_cast<int64_t>(rows_per_group.size()) &&
+                  up.size(-2) == x_RD.size(1) && down.size(-2) == up.size(-1),
               "GroupedFfn: ", rows_per_group.size(), " groups of width ", x_RD.size(1),
-              " do not fit weights ", weights.up_GDF.sizes(), " and ", weights.down_GFD.sizes());
+              " do not fit weights ", up.sizes(), " and ", down.sizes());
   TORCH_CHECK(weights.up_GF.defined() == weights.down_GD.defined(),
               "GroupedFfn: give both biases or none");
-  const at::ScalarType dtype = x_RD.scalar_type();
   // Autograd takes an absent input as an empty optional, not as an undefined tensor.
   std::optional<at::Tensor> up_bias, down_bias;
   if (weights.up_GF.defined()) {
-    up_bias = weights.up_GF.to(dtype);
-    down_bias = weights.down_GD.to(dtype);
+    up_bias = weights.up_GF;
+    down_bias = weights.down_GD;
   }
-  return GroupedFfnFunction::apply(x_RD.contiguous(), weights.up_GDF.to(dtype), up_bias,
-                                   weights.down_GFD.to(dtype), down_bias, rows_per_group,
+  return GroupedFfnFunction::apply(x_RD.contiguous(), up, up_bias, down, down_bias, rows_per_group,
                                    static_cast<int64_t>(activation));
 }
 

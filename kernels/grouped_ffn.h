@@ -16,7 +16,8 @@ enum class Activation {
   kRelu,
 };
 
-// Weights of G networks; matrices map [in, out]. Biases may both be undefined.
+// Weights of G networks; matrices map [in, out]. Biases may both be undefined. A single network's may
+// lack the first axis.
 struct GroupedFfnWeights {
   at::Tensor up_GDF;    // first matrix
   at::Tensor up_GF;     // its bias
@@ -26,8 +27,9 @@ struct GroupedFfnWeights {
 
 // y_RD: for every group g and its rows x, activation(x up_g + bias) down_g + bias. rows_per_group
 // sums to R; groups may be empty, R may be 0. float32, float64 or bfloat16, as x has it: weights of
-// another dtype are cast, their gradients cast back. Differentiable in x and all weights; a weight's gradient is always defined, zero for a group without rows. Sums over rows run
-// in row order within one matrix product per group.
+// another dtype are cast, their gradients are in their own. Differentiable in x and all weights;
+// matrices that have gradients already get theirs added in place (gradient_sink.h), where a group
+// without rows adds nothing. Sums over rows run in row order within one matrix product per group.
 at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
                       const GroupedFfnWeights& weights, Activation activation);
 

@@ -15,6 +15,7 @@
 #include "absl/strings/str_replace.h"
 #include "launch/distributed_init.h"
 #include "launch/run_guarded.h"
+#include "runtime/process_memory.h"
 #include "runtime/status.h"
 
 namespace hypermoe {
@@ -60,6 +61,8 @@ void EndJobLater(const absl::Status& status) {
 }  // namespace
 
 void SetUpProcess() {
+  UseMallocForTensors();
+  LimitKernelCaches();
   // glibc gives large blocks back to the system when they are freed, and the next step pays for
   // each page again. Tensors of all steps have the same sizes: keep what has been used once.
   mallopt(M_MMAP_MAX, 0);

@@ -1,16 +1,14 @@
 #include "model/gpt2.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/Reduction.h>
-#include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <string>
 
+#include "kernels/cross_entropy.h"
 #include "kernels/keyed_dropout.h"
+#include "kernels/linear.h"
 #include "model/recomputed_block.h"
 #include "model/transformer_block.h"
 
@@ -62,7 +60,7 @@ at::Tensor Gpt2::Embed(const Batch& batch, const ForwardMode& mode) const {
                 positions = batch.input_ids_BS.size(1);
   TORCH_CHECK(past + positions <= config_.sequence_length(), "sequence of ", past + positions,
               " tokens is longer than model.sequence_length (", config_.sequence_length(), ")");
-  const at::Tensor tokens_BSD = at::embedding(wte_VD_, batch.input_ids_BS);
+  const at::Tensor tokens_BSD = EmbeddingRows(wte_VD_, batch.input_ids_BS);
   const at::Tensor x_BSD =
       (tokens_BSD + wpe_SD_.narrow(0, past, positions)).to(precision_.activations);
   const double dropout = mode.training ? config_.dropout() : 0.0;
@@ -85,7 +83,7 @@ ModelOutput Gpt2::Forward(const Batch& batch, const ForwardMode& mode) {
   if (mode.cache != nullptr) mode.cache->length += batch.input_ids_BS.size(1);
   x_TD = at::layer_norm(x_TD, {config_.hidden_size()}, ln_f_weight_, ln_f_bias_,
                         config_.layer_norm_epsilon());
-  output.logits_TV = at::mm(x_TD, wte_VD_.to(precision_.activations).t());
+  output.logits_TV = LinearTransposed(x_TD, wte_VD_);
   return output;
 }
 
@@ -98,10 +96,7 @@ void Gpt2::ParametersChanged() {
 }
 
 at::Tensor CrossEntropy(const at::Tensor& logits_TV, const at::Tensor& labels_BS, double divisor) {
-  const at::ScalarType precise = logits_TV.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return at::cross_entropy_loss(logits_TV.to(precise), labels_BS.reshape({-1}), {}, at::Reduction::Sum,
-                                kIgnoredLabel) /
-         divisor;
+  return SumCrossEntropy(logits_TV, labels_BS.reshape({-1}), divisor, kIgnoredLabel);
 }
 
 }  // namespace hypermoe

@@ -28,13 +28,12 @@ SideNetwork::SideNetwork(const std::string& prefix, const ModelConfig& config,
 
 at::Tensor SideNetwork::Forward(const at::Tensor& x_TD) const {
   if (!weights_.up_GDF.defined()) return {};
-  const auto matrix = [&](const at::Tensor& weight) {
-    return (adapter_ ? weight.t() : weight).unsqueeze(0);
-  };
-  const GroupedFfnWeights one_group = {matrix(weights_.up_GDF), weights_.up_GF.unsqueeze(0),
-                                       matrix(weights_.down_GFD), weights_.down_GD.unsqueeze(0)};
-  return GroupedFfn(x_TD, {x_TD.size(0)}, one_group,
-                    adapter_ ? Activation::kRelu : Activation::kGeluTanh);
+  if (!adapter_) return GroupedFfn(x_TD, {x_TD.size(0)}, weights_, Activation::kGeluTanh);
+  // Its matrices are stored as [out, in] (checkpoint names).
+  GroupedFfnWeights turned = weights_;
+  turned.up_GDF = weights_.up_GDF.t();
+  turned.down_GFD = weights_.down_GFD.t();
+  return GroupedFfn(x_TD, {x_TD.size(0)}, turned, Activation::kRelu);
 }
 
 }  // namespace hypermoe

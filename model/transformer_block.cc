@@ -1,12 +1,12 @@
 #include "model/transformer_block.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/layer_norm.h>
 
 #include "kernels/causal_attention.h"
 #include "kernels/keyed_dropout.h"
+#include "kernels/linear.h"
 
 namespace hypermoe {
 
@@ -60,11 +60,7 @@ at::Tensor TransformerBlock::Attention(const at::Tensor& x_TD, const at::Tensor&
   const int64_t rows = row_ids_B.numel(), heads = config_.num_heads(),
                 width = config_.hidden_size();
   const int64_t positions = rows == 0 ? 0 : x_TD.size(0) / rows;
-  const auto in_precision = [&](const at::Tensor& parameter) {
-    return parameter.to(x_TD.scalar_type());
-  };
-  const at::Tensor qkv_TE =
-      at::addmm(in_precision(c_attn_bias_), x_TD, in_precision(c_attn_weight_));
+  const at::Tensor qkv_TE = Linear(x_TD, c_attn_weight_, c_attn_bias_);
   const auto qkv =
       qkv_TE.view({rows, positions, 3, heads, width / heads}).permute({2, 0, 3, 1, 4}).unbind(0);
   at::Tensor keys = qkv[1], values = qkv[2];
@@ -83,9 +79,8 @@ at::Tensor TransformerBlock::Attention(const at::Tensor& x_TD, const at::Tensor&
   dropout.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("attention probabilities");
   dropout.row_ids_B = row_ids_B;
   const at::Tensor attended_BHSC = CausalAttention(qkv[0], keys, values, dropout);
-  return at::addmm(in_precision(attn_proj_bias_),
-                   attended_BHSC.transpose(1, 2).reshape({x_TD.size(0), width}),
-                   in_precision(attn_proj_weight_));
+  return Linear(attended_BHSC.transpose(1, 2).reshape({x_TD.size(0), width}), attn_proj_weight_,
+                attn_proj_bias_);
 }
 
 at::Tensor TransformerBlock::FeedForward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
@@ -106,9 +101,7 @@ at::Tensor TransformerBlock::FeedForward(const at::Tensor& x_TD, const at::Tenso
     pass.record = record;
     return moe_->Forward(x_TD, pass, routing);
   }
-  const GroupedFfnWeights one_group = {dense_.up_GDF.unsqueeze(0), dense_.up_GF.unsqueeze(0),
-                                       dense_.down_GFD.unsqueeze(0), dense_.down_GD.unsqueeze(0)};
-  return GroupedFfn(x_TD, {x_TD.size(0)}, one_group, Activation::kGeluTanh);
+  return GroupedFfn(x_TD, {x_TD.size(0)}, dense_, Activation::kGeluTanh);
 }
 
 }  // namespace hypermoe

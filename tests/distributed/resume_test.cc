@@ -88,6 +88,7 @@ std::vector<std::string> Metrics(const std::string& run_dir) {
     json.erase("seconds");
     json.erase("tokens_per_second");
     json.erase("memory_bytes");
+    json.erase("bytes_sent");  // ZeRO-1 gathers values too
     json.erase("traffic");  // holds seconds
     lines.push_back(json.dump());
   }

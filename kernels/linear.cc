@@ -1,0 +1,89 @@
+#include "kernels/linear.h"
+
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
+
+#include "kernels/gradient_sink.h"
+#include "kernels/matrix_product.h"
+
+namespace hypermoe {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// weight is [D,E], or [E,D] if `transposed`.
+class LinearFunction : public torch::autograd::Function<LinearFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, bool transposed) {
+    const at::Tensor cast = weight.to(x.scalar_type());
+    ctx->save_for_backward({x, weight, cast});
+    ctx->saved_data["transposed"] = transposed;
+    if (bias.has_value()) ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias->scalar_type());
+    return MatrixProduct(x, transposed ? cast.t() : cast,
+                         bias.has_value() ? bias->to(x.scalar_type()) : at::Tensor());
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &cast = saved[2];
+    const bool transposed = ctx->saved_data["transposed"].toBool();
+    const at::Tensor grad = grads[0].contiguous();
+    at::Tensor grad_weight, grad_bias;
+    const bool in_place = HasGradientSink(weight);
+    const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
+    if (transposed) {
+      AddMatrixProduct(sum, grad.t(), x);
+    } else {
+      AddMatrixProduct(sum, x.t(), grad);
+    }
+    if (!in_place) grad_weight = sum;
+    const auto bias_dtype = ctx->saved_data.find("bias_dtype");
+    if (bias_dtype != ctx->saved_data.end()) {
+      grad_bias = at::sum(grad, 0, /*keepdim=*/false,
+                          static_cast<at::ScalarType>(bias_dtype->second.toInt()));
+    }
+    return {MatrixProduct(grad, transposed ? cast : cast.t()), grad_weight, grad_bias, {}};
+  }
+};
+
+class EmbeddingRowsFunction : public torch::autograd::Function<EmbeddingRowsFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& weight, const at::Tensor& ids) {
+    ctx->save_for_backward({weight, ids});
+    return at::embedding(weight, ids);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor& weight = saved[0];
+    const bool in_place = HasGradientSink(weight);
+    const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
+    sum.index_add_(0, saved[1].reshape({-1}), grads[0].reshape({-1, weight.size(1)}));
+    return {in_place ? at::Tensor() : sum, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor Linear(const at::Tensor& x_RD, const at::Tensor& weight_DE, const at::Tensor& bias_E) {
+  // Autograd takes an absent input as an empty optional, not as an undefined tensor.
+  const std::optional<at::Tensor> bias =
+      bias_E.defined() ? std::optional<at::Tensor>(bias_E) : std::nullopt;
+  return LinearFunction::apply(x_RD.contiguous(), weight_DE, bias, /*transposed=*/false);
+}
+
+at::Tensor LinearTransposed(const at::Tensor& x_RD, const at::Tensor& weight_VD) {
+  return LinearFunction::apply(x_RD.contiguous(), weight_VD, std::optional<at::Tensor>(),
+                               /*transposed=*/true);
+}
+
+at::Tensor EmbeddingRows(const at::Tensor& weight_VD, const at::Tensor& ids) {
+  return EmbeddingRowsFunction::apply(weight_VD, ids);
+}
+
+}  // namespace hypermoe
