@@ -47,11 +47,11 @@ template <typename Scalar>
 void Run(const at::Tensor& value, const at::Tensor& gradient, const at::Tensor& m,
          const at::Tensor& v, const AdamWFactors& factors) {
   const auto narrow = [](double x) { return static_cast<Scalar>(x); };
-  const Factors<Scalar> f = {narrow(factors.gradient_scale), narrow(factors.beta1),
-                     narrow(1 - factors.beta1),      narrow(factors.beta2),
-                     narrow(1 - factors.beta2),      narrow(factors.step_size),
-                     narrow(factors.second_correction), narrow(factors.epsilon),
-                     narrow(factors.value_decay)};
+  const Factors<Scalar> f = {narrow(factors.gradient_scale),    narrow(factors.beta1),
+                             narrow(1 - factors.beta1),         narrow(factors.beta2),
+                             narrow(1 - factors.beta2),         narrow(factors.step_size),
+                             narrow(factors.second_correction), narrow(factors.epsilon),
+                             narrow(factors.value_decay)};
   auto* x_data = value.mutable_data_ptr<Scalar>();
   const auto* g_data = gradient.const_data_ptr<Scalar>();
   auto* m_data = m.mutable_data_ptr<Scalar>();

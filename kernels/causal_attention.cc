@@ -24,8 +24,7 @@ at::Tensor AttentionWithDropout(const at::Tensor& q_BHSC, const at::Tensor& k_BH
       at::matmul(q_BHSC.mul(scale), k_BHLC.transpose(2, 3))
           .masked_fill(future_SL, -std::numeric_limits<double>::infinity());
   // At least float32, as in the fused kernel.
-  const at::ScalarType precise =
-      v_BHLC.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const at::ScalarType precise = v_BHLC.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor probs_BHSL = KeyedDropout(at::softmax(scores_BHSL, -1, precise),
                                              dropout.probability, dropout.key, dropout.row_ids_B);
   return at::matmul(probs_BHSL.to(v_BHLC.scalar_type()), v_BHLC);

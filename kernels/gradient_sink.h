@@ -8,9 +8,9 @@
 namespace hypermoe {
 
 // Whether gradients of `weight` can be added in place: it is a leaf that requires grad and has a
-// gradient (of its own shape) already, as parameters in a FlatBuffer do. Return an undefined gradient
-// to autograd then: it adds nothing, and calls its post-accumulate hook all the same, after the last
-// use of the weight in the pass.
+// gradient (of its own shape) already, as parameters in a FlatBuffer do. Return an undefined
+// gradient to autograd then: it adds nothing, and calls its post-accumulate hook all the same,
+// after the last use of the weight in the pass.
 bool HasGradientSink(const at::Tensor& weight);
 
 }  // namespace hypermoe

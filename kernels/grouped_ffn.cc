@@ -45,7 +45,8 @@ void ForEachGroup(const std::vector<int64_t>& rows_per_group, const Body& body) 
 // The rows of every group that has some, as views, and what is computed from them.
 using Pieces = std::vector<at::Tensor>;
 
-// A group's matrix or bias of all of them, which have `axes` axes each; a single one may stand alone.
+// A group's matrix or bias of all of them, which have `axes` axes each; a single one may stand
+// alone.
 at::Tensor OfGroup(const at::Tensor& all, int64_t axes, int64_t g) {
   return !all.defined() || all.dim() == axes ? all : all.select(0, g);
 }
@@ -85,8 +86,8 @@ at::Tensor GroupedLinearWeightGrad(const Pieces& in, const Pieces& grad,
   return in_place ? at::Tensor() : sum;
 }
 
-// Sums of grad's rows for every group, in the shape of the biases that go with `weight`; zero where a
-// group is empty.
+// Sums of grad's rows for every group, in the shape of the biases that go with `weight`; zero where
+// a group is empty.
 at::Tensor GroupedBiasGrad(const Pieces& grad, const std::vector<int64_t>& rows_per_group,
                            const at::Tensor& weight) {
   const at::ScalarType dtype = weight.scalar_type();

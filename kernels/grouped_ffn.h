@@ -16,8 +16,8 @@ enum class Activation {
   kRelu,
 };
 
-// Weights of G networks; matrices map [in, out]. Biases may both be undefined. A single network's may
-// lack the first axis.
+// Weights of G networks; matrices map [in, out]. Biases may both be undefined. A single network's
+// may lack the first axis.
 struct GroupedFfnWeights {
   at::Tensor up_GDF;    // first matrix
   at::Tensor up_GF;     // its bias

@@ -14,8 +14,8 @@ namespace {
 
 // Below, making a oneDNN kernel for one more number of rows (0.1 to 0.5 ms) costs more than it
 // brings.
-constexpr int64_t kLargeOperand = int64_t{1} << 19;   // elements of the larger one
-constexpr int64_t kLargeProduct = int64_t{1} << 23;   // multiply-adds
+constexpr int64_t kLargeOperand = int64_t{1} << 19;  // elements of the larger one
+constexpr int64_t kLargeProduct = int64_t{1} << 23;  // multiply-adds
 // Above, MKL is faster (measured for the gradient of a 50257 x 768 embedding).
 constexpr int64_t kLargestResult = int64_t{1} << 24;  // elements
 
@@ -33,10 +33,9 @@ bool TakesOneDnn(const at::Tensor& a, const at::Tensor& b) {
 
 // x [M,K] times the transpose of w [N,K], plus bias.
 at::Tensor OneDnnLinear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) {
-  using Signature = at::Tensor(const at::Tensor&, const at::Tensor&,
-                               const std::optional<at::Tensor>&, std::string_view,
-                               c10::List<std::optional<at::Scalar>>,
-                               std::optional<std::string_view>);
+  using Signature = at::Tensor(
+      const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
+      c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
                              .typed<Signature>();

@@ -1,8 +1,8 @@
 // Matrix products on the CPU, each by whichever of LibTorch's two libraries is faster for it.
 //
-// For float32 LibTorch's own at::mm always takes MKL. On an AMD EPYC (Zen 4, 2 threads) oneDNN, which
-// it carries too, is faster from a certain size on: 128 x 768 by 768 x 3072 at 150 to 190 GFLOP/s
-// instead of 115 to 120, the same transposed for a weight's gradient at 175 instead of 135
+// For float32 LibTorch's own at::mm always takes MKL. On an AMD EPYC (Zen 4, 2 threads) oneDNN,
+// which it carries too, is faster from a certain size on: 128 x 768 by 768 x 3072 at 150 to 190
+// GFLOP/s instead of 115 to 120, the same transposed for a weight's gradient at 175 instead of 135
 // (2026-11-25); tools/bench_train_step shows the whole.
 #pragma once
 

@@ -2,6 +2,7 @@
 
 #include <ATen/Version.h>
 #include <torch/headeronly/version.h>
+#include <unistd.h>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/file_util.h"
@@ -39,6 +40,12 @@ absl::StatusOr<std::vector<SharedFact>> BuildFacts() {
   return std::vector<SharedFact>{{"the compiler", CompilerVersion(), remedy},
                                  {"LibTorch", TorchVersions(), remedy},
                                  {"the program (hash of its file)", program, remedy}};
+}
+
+std::string HostName() {
+  char name[256] = "";
+  gethostname(name, sizeof(name) - 1);
+  return name;
 }
 
 }  // namespace hypermoe

@@ -23,4 +23,7 @@ absl::StatusOr<std::string> ProgramHash();
 // All of these, for CheckAlike.
 absl::StatusOr<std::vector<SharedFact>> BuildFacts();
 
+// What this machine calls itself.
+std::string HostName();
+
 }  // namespace hypermoe

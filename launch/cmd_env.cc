@@ -108,12 +108,6 @@ std::string DescribeMachine() {
   return text;
 }
 
-std::string HostName() {
-  char name[256] = "";
-  gethostname(name, sizeof(name) - 1);
-  return name;
-}
-
 absl::Status Run(Communicator& world) {
   const int threads = UseThreads(0);
   // Host, machine, rank's line, separated by a byte that none of them contains.

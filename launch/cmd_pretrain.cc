@@ -1,5 +1,6 @@
 // hypermoe pretrain: trains a language model from scratch, or goes on with a run that was stopped.
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -60,10 +61,21 @@ absl::Status CheckSameRun(const RunConfig& config, int threads, Communicator& wo
                       "set runtime.threads, or give every rank as many cores as the others"}});
 }
 
-int ExpertDegree(const RunConfig& config, int world_size) {
-  if (config.mesh().expert_parallel() > 0) return config.mesh().expert_parallel();
-  const bool sparse = config.model().kind() != ModelConfig::dense;
-  return DefaultExpertDegree(world_size, sparse ? config.model().num_experts() : 0);
+// Where rank 0 sees that tokens will travel between machines although they need not.
+void WarnOfSplitExpertGroups(const ProcessMesh& mesh) {
+  const std::vector<std::string> hosts = mesh.world->AllGatherText(HostName());
+  const int degree = mesh.expert->size();
+  for (int rank = 0; mesh.world->rank() == 0 && rank < mesh.world->size(); ++rank) {
+    const int first = rank / degree * degree;
+    if (hosts[rank] == hosts[first]) continue;
+    std::fprintf(
+        stderr,
+        "note: ranks %d (%s) and %d (%s) share one set of experts, so tokens travel between "
+        "machines: set mesh.expert_parallel to a divisor of the ranks of a machine to keep "
+        "them within one\n",
+        first, hosts[first].c_str(), rank, hosts[rank].c_str());
+    return;
+  }
 }
 
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
@@ -81,7 +93,9 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   options.threads = UseThreads(options.config.runtime().threads());
   RETURN_IF_ERROR(CheckSameRun(options.config, options.threads, *world));
   const int degree = ExpertDegree(options.config, world->size());
-  return Pretrain(options, ProcessMesh::Create(world, degree));
+  const ProcessMesh mesh = ProcessMesh::Create(world, degree);
+  WarnOfSplitExpertGroups(mesh);
+  return Pretrain(options, mesh);
 }
 
 }  // namespace

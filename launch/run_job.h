@@ -15,8 +15,8 @@ namespace hypermoe {
 // rank's alone.
 using JobBody = std::function<absl::Status(std::shared_ptr<Communicator> world)>;
 
-// What holds for a whole process of ours: call it first of all. Keeps freed memory for later use, and
-// makes a file-size limit an error instead of a signal.
+// What holds for a whole process of ours: call it first of all. Keeps freed memory for later use,
+// and makes a file-size limit an error instead of a signal.
 void SetUpProcess();
 
 // Joins the job, runs `body` and returns the exit code. A status is reported by rank 0 once. A rank

@@ -16,10 +16,10 @@ at::Tensor CountTokens(const std::vector<RoutingResult>& routing) {
   std::vector<at::Tensor> all, dropped;
   for (const RoutingResult& layer : routing) {
     all.push_back(at::bincount(layer.expert_ids_T, {}, num_experts));
-    dropped.push_back(layer.taken_T.defined()
-                          ? at::bincount(layer.expert_ids_T.masked_select(layer.taken_T.logical_not()),
-                                         {}, num_experts)
-                          : at::zeros({num_experts}, at::kLong));
+    dropped.push_back(layer.taken_T.defined() ? at::bincount(layer.expert_ids_T.masked_select(
+                                                                 layer.taken_T.logical_not()),
+                                                             {}, num_experts)
+                                              : at::zeros({num_experts}, at::kLong));
   }
   return at::stack({at::stack(all), at::stack(dropped)});
 }

@@ -18,9 +18,9 @@ namespace hypermoe {
 // This rank's share of a micro-batch's loss, ready for backward: the sum over the world and over
 // the micro-batches of a step is the step's loss, coefficient included.
 struct BalanceLoss {
-  at::Tensor share;      // scalar, differentiable; 0 if there is no sparse layer
-  at::Tensor tokens_LN;  // int64: tokens of the whole micro-batch by sparse layer and expert, over
-                         // the world
+  at::Tensor share;       // scalar, differentiable; 0 if there is no sparse layer
+  at::Tensor tokens_LN;   // int64: tokens of the whole micro-batch by sparse layer and expert, over
+                          // the world
   at::Tensor dropped_LN;  // those of them for which the expert had no room
 };
 

@@ -13,8 +13,8 @@ namespace {
 int64_t LimitOf(const CapacityConfig& config, int64_t group_tokens, int64_t num_experts) {
   if (config.mode() == CapacityConfig::fixed_per_row) return config.tokens_per_row();
   constexpr int64_t kSmallest = 4;
-  const double even_share = config.factor() * static_cast<double>(group_tokens) /
-                            static_cast<double>(num_experts);
+  const double even_share =
+      config.factor() * static_cast<double>(group_tokens) / static_cast<double>(num_experts);
   return std::max(kSmallest, static_cast<int64_t>(std::floor(even_share)));
 }
 

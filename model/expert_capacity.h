@@ -12,8 +12,9 @@
 namespace hypermoe {
 
 // Which tokens their selected expert takes: bool [T]; undefined where there is no limit. In every
-// capacity group and for every expert the first tokens by position, row by row. expert_ids_T: int64,
-// the tokens of num_rows rows of equal length (0 of 0 rows); groups start at the first of them.
+// capacity group and for every expert the first tokens by position, row by row. expert_ids_T:
+// int64, the tokens of num_rows rows of equal length (0 of 0 rows); groups start at the first of
+// them.
 at::Tensor TokensTaken(const at::Tensor& expert_ids_T, int64_t num_rows, int64_t num_experts,
                        const CapacityConfig& config);
 

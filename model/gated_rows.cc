@@ -1,7 +1,6 @@
 #include "model/gated_rows.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace hypermoe {
@@ -15,8 +14,10 @@ at::Tensor Attach(const at::Tensor& rows_TD, const at::Tensor& gate_T1) {
 }
 
 variable_list Detach(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype) {
-  return {attached.narrow(1, 0, width).contiguous(),
-          attached.narrow(1, width, attached.size(1) - width).contiguous().view(gate_dtype)};
+  // Copies, for a part of one row counts as contiguous where it stands, unaligned for its gate.
+  const auto copy = [](const at::Tensor& part) { return part.clone(at::MemoryFormat::Contiguous); };
+  return {copy(attached.narrow(1, 0, width)),
+          copy(attached.narrow(1, width, attached.size(1) - width)).view(gate_dtype)};
 }
 
 class AttachFunction : public torch::autograd::Function<AttachFunction> {
@@ -35,20 +36,13 @@ class AttachFunction : public torch::autograd::Function<AttachFunction> {
 
 class DetachFunction : public torch::autograd::Function<DetachFunction> {
  public:
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& attached, int64_t width,
+  static variable_list forward(AutogradContext* /*ctx*/, const at::Tensor& attached, int64_t width,
                                int64_t gate_dtype) {
-    variable_list parts = Detach(attached, width, static_cast<at::ScalarType>(gate_dtype));
-    ctx->saved_data["rows"] = parts[0].detach();
-    ctx->saved_data["gate"] = parts[1].detach();
-    return parts;
+    return Detach(attached, width, static_cast<at::ScalarType>(gate_dtype));
   }
   // Both gradients in one piece: summed up by autograd from two padded ones, bits would be numbers.
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto gradient = [&](size_t i, const char* like) {
-      const at::Tensor& part = ctx->saved_data[like].toTensor();
-      return grads[i].defined() ? grads[i] : at::zeros(part.sizes(), part.options());
-    };
-    return {Attach(gradient(0, "rows"), gradient(1, "gate")), {}, {}};
+  static variable_list backward(AutogradContext* /*ctx*/, variable_list grads) {
+    return {Attach(grads[0], grads[1]), {}, {}};
   }
 };
 

@@ -85,7 +85,8 @@ class Gpt2 {
 
 // Sum of -log softmax(logits)[label] over the labels that count, divided by `divisor` (the number
 // of counted labels of the whole batch, over all ranks and micro-batches). 0 without labels.
-// Scalar, at least float32, differentiable; backward overwrites logits_TV (kernels/cross_entropy.h).
+// Scalar, at least float32, differentiable; backward overwrites logits_TV
+// (kernels/cross_entropy.h).
 at::Tensor CrossEntropy(const at::Tensor& logits_TV, const at::Tensor& labels_BS, double divisor);
 
 // The blocks that are sparse under `config`, ascending; empty for kind dense.

@@ -87,16 +87,25 @@ RoutingResult MoeLayer::Route(const at::Tensor& x_TD, const MoePass& pass,
   return decision;
 }
 
+at::Tensor MoeLayer::Dispatch(const at::Tensor& sent_KD, MoeRecord* record) const {
+  const at::Tensor rows_RD = parts_.dispatcher->Dispatch(sent_KD, record->plan, record->received);
+  if (parts_.dispatcher->exchanges()) record->received = rows_RD;
+  return rows_RD;
+}
+
+at::Tensor MoeLayer::Combine(const at::Tensor& rows_RD, MoeRecord* record) const {
+  const at::Tensor back_KD = parts_.dispatcher->Combine(rows_RD, record->plan, record->returned);
+  if (parts_.dispatcher->exchanges()) record->returned = back_KD;
+  return back_KD;
+}
+
 // The gate, and the HyperExpert if there is one, act on the token's own rank.
 at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
                                    MoeRecord* record) {
-  TokenDispatcher& dispatcher = *parts_.dispatcher;
   const Plan& plan = record->plan;
-  record->received =
-      dispatcher.Dispatch(dispatcher.Select(sorted_TD, plan), plan, record->received);
-  record->returned = dispatcher.Combine(
-      RunExperts(record->received, plan->rows_per_local_expert), plan, record->returned);
-  const at::Tensor expert_TD = dispatcher.Restore(record->returned, plan);
+  const at::Tensor rows_RD = Dispatch(parts_.dispatcher->Select(sorted_TD, plan), record);
+  const at::Tensor back_KD = Combine(RunExperts(rows_RD, plan->rows_per_local_expert), record);
+  const at::Tensor expert_TD = parts_.dispatcher->Restore(back_KD, plan);
   if (parts_.hyper == nullptr) return Gated(expert_TD, gate_T1);
   const at::Tensor hyper_TD =
       parts_.hyper->Apply(sorted_TD, plan->rows_per_expert, parts_.sparse_index);
@@ -108,18 +117,14 @@ at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& sorted_TD, const at::Tensor
 at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
                                   MoeRecord* record) {
   const Plan& plan = record->plan;
-  record->received =
-      parts_.dispatcher->Dispatch(AttachGate(sorted_TD, gate_T1), plan, record->received);
-  const auto [rows_RD, gate_R1] =
-      DetachGate(record->received, sorted_TD.size(1), gate_T1.scalar_type());
+  const auto [rows_RD, gate_R1] = DetachGate(Dispatch(AttachGate(sorted_TD, gate_T1), record),
+                                             sorted_TD.size(1), gate_T1.scalar_type());
   const at::Tensor hyper_RD =
       parts_.hyper->Apply(rows_RD, plan->rows_per_local_expert, parts_.sparse_index);
   const at::Tensor expert_RD = record->taken_T.defined()
                                    ? RunExpertsWhereTaken(rows_RD, gate_R1, plan)
                                    : RunExperts(rows_RD, plan->rows_per_local_expert);
-  record->returned = parts_.dispatcher->Combine(AddGated(hyper_RD, expert_RD, gate_R1), plan,
-                                                record->returned);
-  return record->returned;
+  return Combine(AddGated(hyper_RD, expert_RD, gate_R1), record);
 }
 
 at::Tensor MoeLayer::RunExperts(const at::Tensor& rows_RD,
@@ -136,8 +141,7 @@ at::Tensor MoeLayer::RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::T
     taken_per_expert.push_back(expert_rows.sum().item<int64_t>());
   }
   const at::Tensor taken_K = taken_R.nonzero().squeeze(1);
-  const at::Tensor expert_KD =
-      RunExperts(at::index_select(rows_RD, 0, taken_K), taken_per_expert);
+  const at::Tensor expert_KD = RunExperts(at::index_select(rows_RD, 0, taken_K), taken_per_expert);
   return at::index_copy(at::zeros(rows_RD.sizes(), rows_RD.options()), 0, taken_K, expert_KD);
 }
 

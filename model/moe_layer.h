@@ -34,7 +34,9 @@ struct SparseParts {
 struct MoeRecord {
   at::Tensor expert_ids_T, taken_T;
   std::shared_ptr<const DispatchPlan> plan;  // null: nothing recorded yet
-  at::Tensor received, returned;             // by the experts held here; from the experts chosen
+  // What came to the experts held here, and back from the experts chosen; where nothing travels,
+  // undefined.
+  at::Tensor received, returned;
 };
 
 // What one pass over a sparse layer depends on beside its input.
@@ -63,11 +65,15 @@ class MoeLayer {
   using Plan = std::shared_ptr<const DispatchPlan>;
   bool AtOwner() const { return parts_.hyper != nullptr && parts_.hyper->at_owner(); }
   RoutingResult Route(const at::Tensor& x_TD, const MoePass& pass, MoeRecord* record) const;
+  // The dispatcher's exchanges, recorded or taken from the record.
+  at::Tensor Dispatch(const at::Tensor& sent_KD, MoeRecord* record) const;
+  at::Tensor Combine(const at::Tensor& rows_RD, MoeRecord* record) const;
   at::Tensor ApplyAtSource(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
                            MoeRecord* record);
   at::Tensor ApplyAtOwner(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
                           MoeRecord* record);
-  at::Tensor RunExperts(const at::Tensor& rows_RD, const std::vector<int64_t>& rows_per_expert) const;
+  at::Tensor RunExperts(const at::Tensor& rows_RD,
+                        const std::vector<int64_t>& rows_per_expert) const;
   at::Tensor RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,
                                   const Plan& plan) const;
 

@@ -1,6 +1,7 @@
-// Activation recomputation (arXiv:1604.06174): a block of which only the input is kept for backward,
-// and what its sparse layer decided and received. In backward the block is computed once more, with
-// the same routing and random numbers and without communication of its own, and then differentiated.
+// Activation recomputation (arXiv:1604.06174): a block of which only the input is kept for
+// backward, and what its sparse layer decided and received. In backward the block is computed once
+// more, with the same routing and random numbers and without communication of its own, and then
+// differentiated.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -19,8 +19,7 @@ RoutingResult Router::Forward(const at::Tensor& x_TD, const RouterNoise& noise,
   const at::Tensor x = x_TD.to(w_gate_DN_.scalar_type());
   result.logits_TN = at::mm(KeyedJitter(x, noise.jitter, noise.key, noise.row_ids_B), w_gate_DN_);
   result.probs_TN = at::softmax(result.logits_TN, 1);
-  result.expert_ids_T =
-      chosen_T.defined() ? chosen_T : at::argmax(result.probs_TN.detach(), 1);
+  result.expert_ids_T = chosen_T.defined() ? chosen_T : at::argmax(result.probs_TN.detach(), 1);
   result.gate_T = at::gather(result.probs_TN, 1, result.expert_ids_T.unsqueeze(1)).squeeze(1);
   return result;
 }

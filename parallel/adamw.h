@@ -25,8 +25,8 @@ class AdamW {
  public:
   enum class Moment { kFirst, kSecond };
 
-  // `buffers` and `buckets` must outlive this. Moments start at zero. `sharded`: this rank keeps the
-  // moments of, and updates, its own parts of the buckets only.
+  // `buffers` and `buckets` must outlive this. Moments start at zero. `sharded`: this rank keeps
+  // the moments of, and updates, its own parts of the buckets only.
   AdamW(const std::vector<FlatBuffer>& buffers, const std::vector<GradientBucket>& buckets,
         AdamWOptions options, bool sharded);
 
@@ -38,6 +38,7 @@ class AdamW {
   // The state that a checkpoint keeps: updates made so far, and moments by buffer index.
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
+  bool sharded() const { return sharded_; }
   // Elements whose two moments are kept on this rank.
   int64_t kept_elements() const;
   // One moment of a whole buffer. Sharded, a copy that is put together: collective over the groups

@@ -31,7 +31,7 @@ class Communicator::Metered {
     traffic.calls += calls_;
     traffic.bytes += bytes_;
     traffic.seconds += end - begin_;
-    if (group_.observer_) group_.observer_({kind_, group_.name_, bytes_, begin_, end});
+    if (group_.observer_) group_.observer_({kind_, group_.name_, bytes_, calls_ == 0, begin_, end});
   }
   Metered(const Metered&) = delete;
   Metered& operator=(const Metered&) = delete;
@@ -48,16 +48,33 @@ class Communicator::MeteredReduction final : public PendingReduction {
  public:
   MeteredReduction(Communicator& group, Collective kind, std::unique_ptr<PendingReduction> inner)
       : group_(group), kind_(kind), inner_(std::move(inner)) {}
-  bool Test() override { return inner_->Test(); }
+  bool Test() override {
+    return done_ || GoOn([&] { return inner_->Test(); });
+  }
   void Wait() override {
-    Metered metered(group_, kind_, /*bytes=*/0, /*calls=*/0);
-    inner_->Wait();
+    if (done_) return;
+    GoOn([&] {
+      inner_->Wait();
+      return true;
+    });
   }
 
  private:
+  template <typename Call>
+  bool GoOn(const Call& call) {
+    Metered metered(group_, kind_, /*bytes=*/0, /*calls=*/0);
+    try {
+      done_ = call();
+    } catch (const CommError& error) {
+      group_.Fail(CollectiveName(kind_), error.what());
+    }
+    return done_;
+  }
+
   Communicator& group_;
   Collective kind_;
   std::unique_ptr<PendingReduction> inner_;
+  bool done_ = false;
 };
 
 void Communicator::Fail(const std::string& call, const std::string& what) const {

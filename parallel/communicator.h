@@ -1,9 +1,9 @@
 // The one door to other processes: a group of ranks and the collectives that the trainer uses.
 //
 // Every collective must be called by every rank of the group, in the same order, with matching
-// arguments; each call blocks until this rank's part is done. Tensors are dense, contiguous, on the
-// CPU and of dtype float32, float64, int64, bfloat16 or uint8 (reductions: the first three). Failures
-// throw CommError. Not thread-safe.
+// arguments; each call but StartAllReduceSum and StartReduceScatterSum blocks until this rank's
+// part is done. Tensors are dense, contiguous, on the CPU and of dtype float32, float64, int64,
+// bfloat16 or uint8 (reductions: the first three). Failures throw CommError. Not thread-safe.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,8 +41,8 @@ const char* CollectiveName(Collective kind);
 
 // What one kind of collective has cost so far on this rank. `bytes` is the payload handed over for
 // other ranks: rows sent to others for all-to-all, the operand's size for reductions, broadcasts
-// and gathers; 0 in a group of one. `seconds` is the time this rank was kept: of a started reduction
-// its start and its wait.
+// and gathers; 0 in a group of one. `seconds` is the time this rank was kept: of a started
+// reduction its start and its wait.
 struct Traffic {
   int64_t calls = 0;
   int64_t bytes = 0;
@@ -54,6 +54,7 @@ struct CollectiveEvent {
   Collective kind;
   const std::string& group;
   int64_t bytes;
+  bool goes_on;  // with a reduction that has been started, and counted then
   double begin, end;
 };
 using CollectiveObserver = std::function<void(const CollectiveEvent&)>;
@@ -85,11 +86,12 @@ class Communicator {
   // same size.
   void AllReduceSum(const at::Tensor& tensor);
   // Starts the same sum. Reductions may be pending beside each other and beside other calls of the
-  // group; all ranks start them in the same order. Each element is summed in the order of the ranks,
-  // so its bits depend neither on how an array is cut into calls nor on whether it is scattered.
+  // group; all ranks start them in the same order. Each element is summed in the order of the
+  // ranks, so its bits depend neither on how an array is cut into calls nor on whether it is
+  // scattered.
   std::unique_ptr<PendingReduction> StartAllReduceSum(const at::Tensor& tensor);
-  // Starts a sum of which each rank gets its part of the flat tensor, RowsOfRank(numel, size, rank),
-  // in place; the other elements are lost.
+  // Starts a sum of which each rank gets its part of the flat tensor, RowsOfRank(numel, size,
+  // rank), in place; the other elements are lost.
   std::unique_ptr<PendingReduction> StartReduceScatterSum(const at::Tensor& flat);
   // The opposite: gives everyone's part of the flat tensor to all, in place.
   void AllGatherParts(const at::Tensor& flat);

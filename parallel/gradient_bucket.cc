@@ -30,8 +30,8 @@ std::vector<GradientBucket> MakeGradientBuckets(const std::vector<FlatBuffer>& b
   for (size_t i = 0; i < buffers.size(); ++i) {
     const FlatBuffer& buffer = buffers[i];
     const int64_t total = buffer.values().numel();
-    const int64_t step = std::max<int64_t>(
-        1, bucket_bytes / static_cast<int64_t>(buffer.values().element_size()));
+    const int64_t step =
+        std::max<int64_t>(1, bucket_bytes / static_cast<int64_t>(buffer.values().element_size()));
     Communicator* group =
         buffer.group() == ParameterGroup::kExpert ? mesh.expert_data.get() : mesh.world.get();
     for (int64_t begin = 0; begin < total; begin += step) {

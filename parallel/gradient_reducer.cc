@@ -4,12 +4,6 @@
 #include <torch/csrc/autograd/variable.h>
 
 namespace hypermoe {
-namespace {
-
-// Bounds the scratch memory of reductions under way: each takes up to a bucket's size.
-constexpr size_t kMaxPending = 4;
-
-}  // namespace
 
 class GradientReducer::Hook final : public torch::autograd::PostAccumulateGradHook {
  public:
@@ -75,7 +69,8 @@ void GradientReducer::StartReadyBuckets() {
     pending_.front()->Wait();
     pending_.pop_front();
   }
-  while (next_ < buckets_.size() && missing_[next_] == 0 && pending_.size() < kMaxPending) {
+  while (next_ < buckets_.size() && missing_[next_] == 0 &&
+         pending_.size() < kMaxPendingReductions) {
     StartNext();
   }
 }
@@ -94,7 +89,7 @@ void GradientReducer::Finish() {
   // All ranks go through the buckets in one order, and those that share a group share its buckets:
   // waiting for the oldest cannot close a circle.
   while (next_ < buckets_.size() || !pending_.empty()) {
-    while (next_ < buckets_.size() && pending_.size() < kMaxPending) StartNext();
+    while (next_ < buckets_.size() && pending_.size() < kMaxPendingReductions) StartNext();
     pending_.front()->Wait();
     pending_.pop_front();
   }

@@ -13,6 +13,10 @@
 
 namespace hypermoe {
 
+// Reductions that are under way at once on a rank. It bounds their scratch memory: each takes what
+// the other ranks send of this rank's part of a bucket.
+constexpr size_t kMaxPendingReductions = 4;
+
 class GradientReducer {
  public:
   // Watches the parameters of `buffers`: they, `buckets` and the buckets' groups must outlive this.

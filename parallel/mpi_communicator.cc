@@ -17,10 +17,10 @@ namespace {
 // one machine: 8 to 11 GB/s with messages from 1 to 64 MB).
 constexpr int64_t kMessageBytes = 16 << 20;
 
-// From this size on a blocking reduction runs as reduce-scatter and all-gather (Reduction below) over
-// scratch memory that is kept. Open MPI 4.1's own MPI_Allreduce allocates its scratch anew each
-// time; a sum of 3 MiB of floats takes it 1.67 ms with 2 ranks of one machine, this 0.31 ms (4 ranks
-// on 2 cores: 3.8 and 1.2 ms).
+// From this size on a blocking reduction runs as reduce-scatter and all-gather (Reduction below)
+// over scratch memory that is kept. Open MPI 4.1's own MPI_Allreduce allocates its scratch anew
+// each time; a sum of 3 MiB of floats takes it 1.67 ms with 2 ranks of one machine, this 0.31 ms (4
+// ranks on 2 cores: 3.8 and 1.2 ms).
 constexpr int64_t kLargeReductionBytes = 64 << 10;
 // What one rank then reduces at a time.
 constexpr int64_t kReductionSliceBytes = 512 << 10;
@@ -105,6 +105,13 @@ class Reduction final : public PendingReduction {
     }
   }
 
+  // With messages under way (an exception ended the step), their memory must stay.
+  ~Reduction() override {
+    if (requests_.empty()) return;
+    new at::Tensor(tensor_);
+    new std::vector<std::byte>(std::move(scratch_));
+  }
+
   bool Test() override {
     while (!done_) {
       int complete = 0;
@@ -119,9 +126,9 @@ class Reduction final : public PendingReduction {
 
   void Wait() override {
     while (!done_) {
-      CheckBeforeGroup(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(),
-                                   MPI_STATUSES_IGNORE),
-                       "MPI_Waitall");
+      CheckBeforeGroup(
+          MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE),
+          "MPI_Waitall");
       NextPhase();
     }
   }
@@ -143,9 +150,9 @@ class Reduction final : public PendingReduction {
   void Receive(std::byte* target, int64_t count, int peer, int tag) {
     if (count == 0) return;
     requests_.emplace_back();
-    CheckBeforeGroup(MPI_Irecv(target, static_cast<int>(count), type_, peer, tag, comm_,
-                               &requests_.back()),
-                     "MPI_Irecv");
+    CheckBeforeGroup(
+        MPI_Irecv(target, static_cast<int>(count), type_, peer, tag, comm_, &requests_.back()),
+        "MPI_Irecv");
   }
 
   void NextPhase() {
@@ -243,10 +250,7 @@ class MpiCommunicator final : public Communicator {
 
   std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor& tensor,
                                                      bool scatter) override {
-    if (tensor.numel() > std::numeric_limits<int>::max()) {
-      Fail("StartReduction", std::to_string(tensor.numel()) +
-                                 " elements are too many for one message, expected below 2^31");
-    }
+    CheckCount(tensor);
     return std::make_unique<Reduction>(tensor, scatter, comm_, NextTag(), pool_);
   }
 
@@ -358,9 +362,16 @@ class MpiCommunicator final : public Communicator {
   }
 
   void SmallAllReduce(const at::Tensor& tensor, MPI_Op op) {
+    CheckCount(tensor);
     Check(MPI_Allreduce(MPI_IN_PLACE, tensor.mutable_data_ptr(), static_cast<int>(tensor.numel()),
                         DatatypeOf(tensor), op, comm_),
           "MPI_Allreduce");
+  }
+
+  void CheckCount(const at::Tensor& tensor) const {
+    if (tensor.numel() <= std::numeric_limits<int>::max()) return;
+    Fail("reduction", std::to_string(tensor.numel()) +
+                          " elements are too many for one message, expected below 2^31");
   }
 
   // Two tags a reduction; what is older by all the others is long done.

@@ -49,10 +49,10 @@ void SortTokens(const at::Tensor& expert_ids_T, int64_t num_experts, DispatchPla
 std::vector<int64_t> SelectTokens(const at::Tensor& sent_T, DispatchPlan& plan) {
   plan.num_sent = plan.num_tokens;
   if (!sent_T.defined()) return plan.rows_per_expert;
-  TORCH_CHECK(sent_T.scalar_type() == at::kBool && sent_T.dim() == 1 &&
-                  sent_T.numel() == plan.num_tokens,
-              "tokens to send have shape ", sent_T.sizes(), " and dtype ", sent_T.scalar_type(),
-              ", expected ", plan.num_tokens, " of bool");
+  TORCH_CHECK(
+      sent_T.scalar_type() == at::kBool && sent_T.dim() == 1 && sent_T.numel() == plan.num_tokens,
+      "tokens to send have shape ", sent_T.sizes(), " and dtype ", sent_T.scalar_type(),
+      ", expected ", plan.num_tokens, " of bool");
   const at::Tensor dense_T = sent_T.contiguous();
   const bool* sent = dense_T.const_data_ptr<bool>();
   const int64_t* order = plan.order_T.const_data_ptr<int64_t>();
@@ -110,8 +110,8 @@ TokenDispatcher::TokenDispatcher(std::shared_ptr<Communicator> expert, int64_t n
   TORCH_CHECK(num_experts >= 1, "the number of experts is ", num_experts, ", expected at least 1");
 }
 
-std::shared_ptr<const DispatchPlan> TokenDispatcher::MakePlan(
-    const at::Tensor& expert_ids_T, const at::Tensor& sent_T) const {
+std::shared_ptr<const DispatchPlan> TokenDispatcher::MakePlan(const at::Tensor& expert_ids_T,
+                                                              const at::Tensor& sent_T) const {
   TORCH_CHECK(expert_ids_T.dim() == 1 && expert_ids_T.scalar_type() == at::kLong,
               "expert ids have shape ", expert_ids_T.sizes(), " and dtype ",
               expert_ids_T.scalar_type(), ", expected one axis of int64");

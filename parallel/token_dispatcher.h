@@ -9,12 +9,12 @@
 //   back_TD   = Restore(back_KD, plan)   local: zero for the rows that stayed
 //   y_TD      = Unpermute(back_TD, plan) local: the inverse of Permute
 //
-// Legend: T tokens of this rank, K of them that are sent, R rows received here, D width. Dispatch and Combine are collective
-// over the expert group in forward, and again in backward: every rank of the group must run
-// backward through the same calls in the same order, with zero rows too. To guarantee that autograd
-// reaches them on a rank without tokens, inputs must require grad on all ranks or on none. A move
-// that changes nothing (tokens sorted already, a group of one) returns its input itself, so treat
-// results as read-only.
+// Legend: T tokens of this rank, K of them that are sent, R rows received here, D width. Dispatch
+// and Combine are collective over the expert group in forward, and again in backward: every rank of
+// the group must run backward through the same calls in the same order, with zero rows too. To
+// guarantee that autograd reaches them on a rank without tokens, inputs must require grad on all
+// ranks or on none. A move that changes nothing (tokens sorted already, a group of one) returns its
+// input itself, so treat results as read-only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,7 +41,7 @@ struct DispatchPlan {
   at::Tensor order_T;    // int64: sorted position -> token
   at::Tensor inverse_T;  // int64: token -> sorted position
   bool sorted = false;   // the tokens stood in expert order already: order_T is the identity
-  std::vector<int64_t> rows_per_expert;       // [N]: local tokens by global expert
+  std::vector<int64_t> rows_per_expert;  // [N]: local tokens by global expert
   at::Tensor sent_K;  // int64: the sorted positions that are sent; undefined: all of them
   std::vector<int64_t> send_rows, recv_rows;  // [P]: rows to and from each rank of the expert group
   std::vector<int64_t> rows_per_local_expert;  // [e]: rows received for each expert held here
@@ -59,6 +59,8 @@ class TokenDispatcher {
 
   int64_t num_experts() const { return num_experts_; }
   ExpertRange local_experts() const { return local_experts_; }
+  // Whether rows travel at all: not in a group of one.
+  bool exchanges() const { return expert_->size() > 1; }
 
   // expert_ids_T: int64 [T], each in [0, num_experts) (checked). sent_T: bool [T], which tokens
   // travel; undefined: all. Collective over the expert group. For several experts a token, T counts

@@ -47,20 +47,10 @@ bool Writes(const ProcessMesh& mesh, ParameterGroup group) {
   return group == ParameterGroup::kExpert ? mesh.expert_data->rank() == 0 : mesh.world->rank() == 0;
 }
 
-absl::Status WriteRankFile(const CheckpointFolder& folder, const std::vector<FlatBuffer>& buffers,
-                           const AdamW& optimizer, const ProcessMesh& mesh, ManifestPart* part) {
-  std::vector<NamedTensor> tensors;
-  for (size_t i = 0; i < buffers.size(); ++i) {
-    const bool writes = Writes(mesh, buffers[i].group());
-    if (writes) AppendViews(buffers[i], "", buffers[i].values(), &tensors);
-    for (const AdamW::Moment moment : kMoments) {
-      // Sharded moments are put together by all ranks, for those that write.
-      const at::Tensor moments = optimizer.Moments(i, moment);
-      if (writes) AppendViews(buffers[i], MomentPrefix(moment), moments, &tensors);
-    }
-  }
+// Writes a file of this rank, and what is in it into `part`. Nothing for no tensors.
+absl::Status WriteFile(const CheckpointFolder& folder, const std::string& name,
+                       const std::vector<NamedTensor>& tensors, ManifestPart* part) {
   if (tensors.empty()) return absl::OkStatus();
-  const std::string name = absl::StrFormat("rank_%05d.safetensors", mesh.world->rank());
   ASSIGN_OR_RETURN(part->files[name],
                    WriteSafetensors(absl::StrCat(folder.temporary(), "/", name), tensors, {}));
   for (const auto& [tensor_name, tensor] : tensors) {
@@ -68,6 +58,36 @@ absl::Status WriteRankFile(const CheckpointFolder& folder, const std::vector<Fla
                                   tensor.sizes().vec()};
   }
   return absl::OkStatus();
+}
+
+// One file for all that this rank writes; sharded moments, which the ranks put together for those
+// that write, go into files of their own, one after the other, so that no more than one is in
+// memory.
+absl::Status WriteRankFiles(const CheckpointFolder& folder, const std::vector<FlatBuffer>& buffers,
+                            const AdamW& optimizer, const ProcessMesh& mesh, ManifestPart* part) {
+  const std::string rank = absl::StrFormat("rank_%05d", mesh.world->rank());
+  std::vector<NamedTensor> tensors;
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    if (!Writes(mesh, buffers[i].group())) continue;
+    AppendViews(buffers[i], "", buffers[i].values(), &tensors);
+    for (const AdamW::Moment moment : kMoments) {
+      if (optimizer.sharded()) continue;
+      AppendViews(buffers[i], MomentPrefix(moment), optimizer.Moments(i, moment), &tensors);
+    }
+  }
+  absl::Status status = WriteFile(folder, rank + ".safetensors", tensors, part);
+  for (size_t i = 0; i < buffers.size() && optimizer.sharded(); ++i) {
+    for (const AdamW::Moment moment : kMoments) {
+      // By all ranks, also where writing has failed: the others wait for it.
+      const at::Tensor moments = optimizer.Moments(i, moment);
+      if (!status.ok() || !Writes(mesh, buffers[i].group())) continue;
+      std::vector<NamedTensor> views;
+      AppendViews(buffers[i], MomentPrefix(moment), moments, &views);
+      status = WriteFile(folder, absl::StrCat(rank, ".", MomentPrefix(moment), i, ".safetensors"),
+                         views, part);
+    }
+  }
+  return status;
 }
 
 absl::Status Publish(const CheckpointFolder& folder, const CheckpointInfo& info,
@@ -242,7 +262,7 @@ absl::Status SaveCheckpoint(const std::string& run_dir, const CheckpointInfo& in
   // up.
   absl::Status status = Agree(world, world.rank() == 0 ? folder.Begin() : absl::OkStatus());
   ManifestPart part;
-  if (status.ok()) status = Agree(world, WriteRankFile(folder, buffers, optimizer, mesh, &part));
+  if (status.ok()) status = Agree(world, WriteRankFiles(folder, buffers, optimizer, mesh, &part));
   if (status.ok()) {
     const std::vector<std::string> parts = world.AllGatherText(ManifestPartText(part));
     status = Agree(world, world.rank() == 0 ? Publish(folder, info, optimizer.steps(), parts)

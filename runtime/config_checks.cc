@@ -2,6 +2,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/config_fields.h"
@@ -18,6 +19,25 @@ using google::protobuf::Message;
 // Of a file of data.train: what RowSchedule can express.
 constexpr double kSmallestShare = 1e-6;
 constexpr int64_t kMaxSteps = 1000000000;
+
+// That nothing is set which the mode does not look at.
+absl::Status CheckCapacity(const std::string& path, const CapacityConfig& capacity) {
+  const std::pair<const char*, bool> unused[] = {
+      {"tokens_per_row",
+       capacity.has_tokens_per_row() && capacity.mode() != CapacityConfig::fixed_per_row},
+      {"factor", capacity.has_factor() && capacity.mode() != CapacityConfig::factor_per_group},
+      {"group_rows",
+       capacity.has_group_rows() && capacity.mode() != CapacityConfig::factor_per_group}};
+  for (const auto& [field, is_unused] : unused) {
+    if (!is_unused) continue;
+    return ConfigError(absl::StrCat(
+        path, ".", field, " is set, but ", path, ".mode is ",
+        CapacityConfig::Mode_Name(capacity.mode()), ", which does not use it: set the mode to ",
+        std::string(field) == "tokens_per_row" ? "fixed_per_row" : "factor_per_group",
+        ", or remove it"));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status CheckModel(const ModelConfig& model) {
   if (model.hidden_size() % model.num_heads() != 0) {
@@ -42,6 +62,8 @@ absl::Status CheckModel(const ModelConfig& model) {
                                       "or another model.kind"));
     }
   }
+  RETURN_IF_ERROR(CheckCapacity("model.training_capacity", model.training_capacity()));
+  RETURN_IF_ERROR(CheckCapacity("model.evaluation_capacity", model.evaluation_capacity()));
   std::set<int> seen;
   for (const int layer : model.sparse_layers()) {
     if (layer >= model.num_layers()) {

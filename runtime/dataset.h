@@ -84,8 +84,8 @@ class TrainingRows {
 };
 
 // The rows of the global batch that `rank` of `world_size` works on in a micro-batch: micro-batch i
-// is a fixed set of rows, cut over the ranks afterwards in units of `unit` rows (UnitsOfRank). May be
-// empty.
+// is a fixed set of rows, cut over the ranks afterwards in units of `unit` rows (UnitsOfRank). May
+// be empty.
 RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank,
                           int64_t unit = 1);
 

@@ -44,9 +44,7 @@ absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,
     return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
   }
   EvaluateResult result;
-  result.loss =
-      EvaluateWindows(*loaded.model, windows, 0,
-                      MakeEvaluationPass(config.model(), config.train().batch_size()), *world);
+  result.loss = EvaluateWindows(*loaded.model, windows, 0, EvaluationPassOf(config), *world);
   result.perplexity = std::exp(result.loss);
   result.tokens = windows.num_predictions();
   result.step = loaded.info.step;

@@ -7,8 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "model/expert_capacity.h"
 #include "model/gpt2.h"
+#include "parallel/gradient_reducer.h"
 #include "parallel/process_mesh.h"
+#include "runtime/dataset.h"
 #include "runtime/model_cost.h"
 
 namespace hypermoe {
@@ -22,25 +25,15 @@ constexpr int64_t kCompiledKernelBytes = int64_t{64} << 20;
 // The heap beyond the blocks in use (process_memory.h, UseMallocForTensors), as a share of
 // activations and workspace, whose blocks come and go.
 constexpr double kAllocatorShare = 0.05;
-// Buckets whose reduction is under way at once (parallel/gradient_reducer.cc); each holds what the
-// other ranks sent.
-constexpr int64_t kPendingBuckets = 4;
+// Elements above which a product is added to a gradient without a tensor in between
+// (kernels/matrix_product.cc).
+constexpr int64_t kLargestProduct = int64_t{1} << 24;
 
-// The unbroken sets of rows that a micro-batch is cut into.
-int64_t RowsOfGroup(const RunConfig& config, int64_t micro_batch_rows) {
-  const CapacityConfig& capacity = config.model().training_capacity();
-  if (capacity.mode() != CapacityConfig::factor_per_group) return 1;
-  return capacity.group_rows() == 0 ? micro_batch_rows
-                                    : std::min<int64_t>(capacity.group_rows(), micro_batch_rows);
-}
-
-// Rows of the first micro-batch on the first rank: none has more.
-int64_t LargestRows(const RunConfig& config, int world_size) {
-  const TrainConfig& train = config.train();
-  const int64_t rows = (train.batch_size() + train.micro_batches() - 1) / train.micro_batches();
-  const int64_t group = RowsOfGroup(config, rows);
-  const int64_t groups = (rows + group - 1) / group;
-  return std::min(rows, (groups + world_size - 1) / world_size * group);
+// Tokens of the first micro-batch on the first rank: none has more.
+int64_t LargestTokens(const RunConfig& config, int world_size) {
+  const int64_t unit = CapacityGroupRows(config.model().training_capacity());
+  return RowsOfMicroBatch(config.train(), 0, world_size, 0, unit).size() *
+         config.model().sequence_length();
 }
 
 // The tensors of a step, after model/ and kernels/. In the letters of those files; all results are
@@ -52,7 +45,7 @@ class Planner {
         model_(config.model()),
         world_size_(world_size),
         expert_degree_(expert_degree),
-        T_(LargestRows(config, world_size) * model_.sequence_length()),
+        T_(LargestTokens(config, world_size)),
         D_(model_.hidden_size()),
         F_(model_.ffn_size()),
         N_(model_.num_experts()),
@@ -87,8 +80,12 @@ class Planner {
   bool Mixed() const { return element_ != parameter_; }
   // A weight in the precision of activations.
   int64_t Copy(int64_t elements) const { return Mixed() ? elements * element_ : 0; }
-  // A weight's gradient, before it is added to the one that is kept.
-  int64_t WeightGradient(int64_t elements) const { return elements * parameter_ + Copy(elements); }
+  // A product that is added to a weight's gradient (kernels/matrix_product.cc): in bfloat16 with
+  // the float32 copy that adding makes; none where the product is large or float64.
+  int64_t Product(int64_t elements) const {
+    if (Mixed()) return elements * (element_ + parameter_);
+    return parameter_ == 4 && elements <= kLargestProduct ? elements * parameter_ : 0;
+  }
   // What a norm keeps: input, output, mean and reciprocal deviation of each row.
   int64_t Norm() const { return 2 * Rows(D_) + 2 * T_ * parameter_; }
   // Pre-activation and hidden rows.
@@ -127,7 +124,8 @@ void Planner::AddStatic(MemoryPlan* plan) const {
   if (Is(ModelConfig::hyper) && config_.hyper().execution() != HyperConfig::per_token) {
     plan->hyper_experts = 2 * sparse * Generated() * 2 * D_ * A_ * parameter_;
   }
-  const int64_t buckets = kPendingBuckets * (int64_t{config_.mesh().bucket_mebibytes()} << 20);
+  const int64_t buckets = static_cast<int64_t>(kMaxPendingReductions) *
+                          (int64_t{config_.mesh().bucket_mebibytes()} << 20);
   plan->communication =
       std::min(buckets, replicated * parameter_) / world_size_ * (world_size_ - 1) +
       std::min(buckets, experts * parameter_) / holders * (holders - 1);
@@ -138,7 +136,7 @@ void Planner::AddAttention(Block* block) const {
   block->input = Rows(D_);
   block->attention = Norm() + Rows(3 * D_) + Rows(D_) + Mask(D_) + Copy(4 * D_ * D_);
   // Gradients of query, key and value, gathered and laid out; of the block's output and middle.
-  block->attention_backward = Rows(8 * D_) + WeightGradient(4 * D_ * D_);
+  block->attention_backward = Rows(8 * D_) + Product(3 * D_ * D_);
   if (model_.dropout() > 0) {
     // Written out: probabilities before and after dropout, and its mask.
     const int64_t scores = T_ * heads * positions;
@@ -151,29 +149,34 @@ void Planner::AddAttention(Block* block) const {
 
 void Planner::AddDense(Block* block) const {
   block->feed_forward = Norm() + Ffn(F_) + Mask(D_) + Copy(2 * D_ * F_);
-  block->feed_forward_backward = Rows(4 * D_) + Ffn(F_) + WeightGradient(2 * D_ * F_);
+  block->feed_forward_backward = Rows(3 * D_) + Ffn(F_) + Product(D_ * F_);
 }
 
 void Planner::AddSparse(Block* block) const {
   const bool exchanged = expert_degree_ > 1;
-  const bool hyper_at_source = Is(ModelConfig::hyper) && !HyperAtOwner();
-  const bool limited = model_.training_capacity().mode() != CapacityConfig::none;
+  const bool hyper = Is(ModelConfig::hyper);
   const int64_t router = T_ * D_ * parameter_;
-  // Received rows and what the experts made of them, on either side of the exchange; logits and
-  // probabilities; expert ids, the permutation and its inverse.
-  const int64_t record = Rows(2 * D_) + 2 * T_ * N_ * parameter_ + 3 * T_ * 8;
-  block->input += record;
-  block->feed_forward = Norm() + Mask(D_) + record + Ffn(F_) + 2 * T_ * parameter_ +
+  // Received rows and what the experts made of them, on either side of the exchange.
+  const int64_t rows = Rows(2 * D_);
+  // Logits and probabilities; expert ids, the permutation and its inverse.
+  const int64_t decision = 2 * T_ * N_ * parameter_ + 3 * T_ * 8;
+  block->input += decision + (exchanged ? rows : 0);
+  block->feed_forward = Norm() + Mask(D_) + rows + decision + Ffn(F_) + 2 * T_ * parameter_ +
                         Copy(local_experts_ * 2 * D_ * F_);
   if (model_.router_jitter() > 0) block->feed_forward += 2 * router;
   if (Mixed()) block->feed_forward += router;  // its input
-  // Beside the received rows those that the HyperExpert sees; beside the returned ones a zero for
-  // each token dropped, or the same in float32.
-  if (hyper_at_source && (exchanged || limited)) block->feed_forward += Rows(D_);
-  if (limited) block->feed_forward += Rows(D_);
-  if (Mixed() && Is(ModelConfig::hyper)) block->feed_forward += router - Rows(D_);
+  if (model_.training_capacity().mode() != CapacityConfig::none) {
+    // Beside the returned rows those with a zero for each token dropped; beside the received ones
+    // those that the HyperExpert sees.
+    block->feed_forward += Rows(hyper ? 2 * D_ : D_);
+  } else if (hyper && !HyperAtOwner() && exchanged) {
+    block->feed_forward += Rows(D_);
+  }
+  // Returned rows in the gate's precision.
+  if (Mixed() && hyper) block->feed_forward += router - Rows(D_);
+  // Of the hidden rows' gradients, one expert's before and after the activation.
   block->feed_forward_backward =
-      Rows((exchanged ? 6 : 5) * D_) + Ffn(F_) + WeightGradient(local_experts_ * 2 * D_ * F_);
+      Rows((exchanged ? 6 : 5) * D_) + Rows(F_) + Rows(F_) / local_experts_ + Product(D_ * F_);
 }
 
 void Planner::AddSide(Block* block) const {
@@ -210,27 +213,22 @@ Planner::Peak Planner::LargestPeak() const {
   for (const Block& block : blocks) {
     kept += recompute ? block.input : block.attention + block.feed_forward;
   }
-  // The logits stay to the end of backward; so does the head's part of the embedding's gradient,
-  // which waits for the other part.
-  const int64_t logits = Rows(V_), losses = T_ * V_ * parameter_, head = Norm() + Copy(V_ * D_),
-                embedding = V_ * D_ * parameter_;
-  // The loss: log-probabilities, their gradient and that of the logits.
-  Peak largest = {kept + head + logits, 3 * losses};
+  // The logits, which backward turns into their gradient, stay to its end.
+  const int64_t logits = Rows(V_);
+  Peak largest;
   const auto consider = [&](int64_t activations, int64_t workspace) {
     const Peak peak = {activations + logits, workspace};
     if (peak.sum() > largest.sum()) largest = peak;
   };
-  consider(kept + head, logits + WeightGradient(V_ * D_) + Rows(D_));
+  consider(kept + Norm() + Copy(V_ * D_), Rows(D_) + Product(V_ * D_));
   for (size_t i = blocks.size(); i-- > 0;) {
     const Block& block = blocks[i];
     if (recompute) kept += block.attention + block.feed_forward - block.input;
-    consider(kept, embedding + block.feed_forward_backward);
+    consider(kept, block.feed_forward_backward);
     kept -= block.feed_forward;
-    consider(kept, embedding + block.attention_backward);
+    consider(kept, block.attention_backward);
     kept -= block.attention;
   }
-  // Both parts and their sum: the head's is laid out the other way round.
-  consider(kept, 3 * embedding + Rows(D_));
   return largest;
 }
 

@@ -56,6 +56,7 @@ class Run {
  private:
   absl::Status Open();
   absl::Status Resume();
+  absl::Status CheckProfiledSteps() const;
   absl::Status LoadFrom(const std::string& checkpoint);
   absl::Status OpenFolder();
   absl::Status Step(int64_t step);
@@ -64,6 +65,7 @@ class Run {
   absl::Status StopHere(int64_t steps_taken);
   absl::Status Finish();
   absl::Status ReportStatus() const { return first_rank_ ? report_->status() : absl::OkStatus(); }
+  MemoryPlan Plan() const;
   std::string Describe() const;
 
   const PretrainOptions& options_;
@@ -76,6 +78,7 @@ class Run {
   std::unique_ptr<RunReport> report_;  // rank 0
   std::unique_ptr<StepProfiler> profiler_;
   int64_t resident_before_ = 0;  // bytes, when the trainer was built
+  int64_t training_memory_ = 0;  // bytes at most, up to the first checkpoint; 0: not trained here
   int64_t start_ = 0;            // steps taken before this process
   int64_t saved_ = -1;           // step of the newest checkpoint
   double validation_loss_ = 0;   // the latest
@@ -90,8 +93,7 @@ absl::Status Run::Open() {
   resident_before_ = ReadProcessMemory().resident;
   trainer_ = std::make_unique<Trainer>(config_, mesh_, splits_.train);
   RETURN_IF_ERROR(CheckNoDecay(config_.optimizer(), trainer_->model().parameters()));
-  profiler_ =
-      std::make_unique<StepProfiler>(options_.profile, options_.run_dir, mesh_, *trainer_);
+  profiler_ = std::make_unique<StepProfiler>(options_.profile, options_.run_dir, mesh_, *trainer_);
   windows_ =
       std::make_unique<ValidationWindows>(splits_.validation, config_.model().sequence_length());
   return absl::OkStatus();
@@ -120,12 +122,21 @@ absl::Status Run::Resume() {
                                    start_, ", which ", options_.run_dir,
                                    " has reached: give a larger one"));
   }
-  if (options_.profile.first > TotalSteps(config_)) {
-    return UsageError(absl::StrCat("--profile_steps begins with step ", options_.profile.first,
-                                   ", but the run ends with step ", TotalSteps(config_),
-                                   ": give an earlier one"));
+  return CheckProfiledSteps();
+}
+
+// That every step to profile is one that this process takes.
+absl::Status Run::CheckProfiledSteps() const {
+  const ProfiledSteps& profile = options_.profile;
+  const int64_t end = options_.stop_at_step > 0
+                          ? std::min(options_.stop_at_step, TotalSteps(config_))
+                          : TotalSteps(config_);
+  if (profile.first == 0 || (profile.first > start_ && profile.last <= end)) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return UsageError(absl::StrCat("--profile_steps ", profile.first, ":", profile.last,
+                                 " is not within steps ", start_ + 1, " to ", end,
+                                 ", which are to be taken: give steps of them"));
 }
 
 absl::Status Run::LoadFrom(const std::string& checkpoint) {
@@ -159,9 +170,16 @@ absl::Status Run::OpenFolder() {
   if (!first_rank_) return absl::OkStatus();
   RETURN_IF_ERROR(CreateFolders(options_.run_dir));
   RETURN_IF_ERROR(WriteFileDurably(options_.run_dir + "/config.textproto", ConfigText(config_)));
-  ASSIGN_OR_RETURN(report_, RunReport::Open(options_.run_dir, config_, mesh_.world->size(), start_));
+  ASSIGN_OR_RETURN(report_,
+                   RunReport::Open(options_.run_dir, config_, mesh_.world->size(), start_));
   report_->Note(Describe());
   return absl::OkStatus();
+}
+
+MemoryPlan Run::Plan() const {
+  RunConfig config = config_;
+  config.mutable_hyper()->set_execution(ResolveExecution(config_, mesh_));
+  return PlanMemory(config, mesh_.world->size(), mesh_.expert->size());
 }
 
 std::string Run::Describe() const {
@@ -171,8 +189,7 @@ std::string Run::Describe() const {
       "%d threads a rank, %d training tokens\nmemory a rank, computed: %s",
       ModelConfig::Kind_Name(config_.model().kind()), parameters.total(), parameters.active,
       1e-6 * CountFlops(config_).TrainingPerToken(BatchTokens(config_)), mesh_.world->size(),
-      mesh_.expert->size(), options_.threads, NumTokens(splits_.train),
-      DescribeMemory(PlanMemory(config_, mesh_.world->size(), mesh_.expert->size())));
+      mesh_.expert->size(), options_.threads, NumTokens(splits_.train), DescribeMemory(Plan()));
   if (config_.model().kind() == ModelConfig::hyper) {
     const HyperConfig::Execution execution = ResolveExecution(config_, mesh_);
     absl::StrAppend(&text, "\nHyperExperts: execution ",
@@ -186,11 +203,12 @@ std::string Run::Describe() const {
 
 absl::Status Run::Step(int64_t step) {
   const int64_t taken = step + 1;
-  RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Begin(taken)));
+  const bool profiled = profiler_->Covers(taken);
+  if (profiled) RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Begin()));
   const auto begin = std::chrono::steady_clock::now();
   const StepResult result = trainer_->TrainStep(step);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->End(taken)));
+  if (profiled) RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->End(taken)));
   // Global values, so every rank decides alike.
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
     return InternalError(
@@ -216,6 +234,9 @@ absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
 
 absl::Status Run::Save(int64_t steps_taken) {
   if (saved_ == steps_taken) return absl::OkStatus();
+  // Writing is not part of what training needs.
+  if (training_memory_ == 0)
+    training_memory_ = ReadProcessMemory().peak_resident - resident_before_;
   RETURN_IF_ERROR(Agree(*mesh_.world, ReportStatus()));
   CheckpointInfo info;
   info.step = steps_taken;
@@ -237,7 +258,6 @@ absl::Status Run::Save(int64_t steps_taken) {
 }
 
 absl::Status Run::StopHere(int64_t steps_taken) {
-  RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Finish()));
   RETURN_IF_ERROR(Save(steps_taken));
   if (first_rank_) report_->EndProgress();
   return Stopped(absl::StrCat("stopped after step ", steps_taken,
@@ -249,19 +269,18 @@ absl::Status Run::Finish() {
   // In this order everywhere: a checkpoint says that all lines up to its step have been written.
   RETURN_IF_ERROR(Validate(TotalSteps(config_), 0));
   RETURN_IF_ERROR(Save(TotalSteps(config_)));
-  RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Finish()));
   if (first_rank_) report_->EndProgress();
-  int64_t memory = ReadProcessMemory().peak_resident - resident_before_;
-  mesh_.world->AllReduceMax(at::from_blob(&memory, {1}, at::kLong));
+  mesh_.world->AllReduceMax(at::from_blob(&training_memory_, {1}, at::kLong));
   const absl::StatusOr<std::string> checkpoint = ResolveCheckpoint(options_.run_dir);
   RETURN_IF_ERROR(Agree(*mesh_.world, checkpoint.status()));
   if (!first_rank_) return absl::OkStatus();
   std::printf("validation  loss %.4f nats a token, perplexity %.3f, over %lld tokens\n",
               validation_loss_, std::exp(validation_loss_),
               static_cast<long long>(windows_->num_predictions()));
-  const MemoryPlan plan = PlanMemory(config_, mesh_.world->size(), mesh_.expert->size());
-  std::printf("memory      %s at most on a rank for training, computed %s\n",
-              FormatBytes(memory).c_str(), FormatBytes(plan.total()).c_str());
+  if (training_memory_ > 0) {
+    std::printf("memory      %s at most on a rank for training, computed %s\n",
+                FormatBytes(training_memory_).c_str(), FormatBytes(Plan().total()).c_str());
+  }
   std::printf("checkpoint  %s\nmetrics     %s\n", checkpoint->c_str(),
               report_->metrics_path().c_str());
   std::fflush(stdout);

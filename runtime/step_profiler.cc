@@ -21,12 +21,10 @@ StepProfiler::StepProfiler(const ProfiledSteps& steps, const std::string& run_di
 
 StepProfiler::~StepProfiler() { StopObserving(); }
 
-absl::Status StepProfiler::Begin(int64_t step) {
-  if (step < steps_.first || step > steps_.last) return absl::OkStatus();
+absl::Status StepProfiler::Begin() {
   if (file_ == nullptr) {
-    const std::string path =
-        absl::StrFormat("%s/traces/steps_%d-%d.rank_%05d.json", run_dir_, step, steps_.last,
-                        mesh_.world->rank());
+    const std::string path = absl::StrFormat("%s/traces/steps_%d-%d.rank_%05d.json", run_dir_,
+                                             steps_.first, steps_.last, mesh_.world->rank());
     mesh_.world->Barrier();
     ASSIGN_OR_RETURN(file_, TraceFile::Create(path, mesh_.world->rank(), Now()));
     Observe();
@@ -36,13 +34,9 @@ absl::Status StepProfiler::Begin(int64_t step) {
 }
 
 absl::Status StepProfiler::End(int64_t step) {
-  if (file_ == nullptr) return absl::OkStatus();
-  file_->Add({TraceEvent::Category::kPhase, absl::StrCat("step ", step), step_begin_, Now(), {}, ""});
-  return step < steps_.last ? absl::OkStatus() : Finish();
-}
-
-absl::Status StepProfiler::Finish() {
-  if (file_ == nullptr) return absl::OkStatus();
+  file_->Add(
+      {TraceEvent::Category::kPhase, absl::StrCat("step ", step), step_begin_, Now(), {}, ""});
+  if (step < steps_.last) return absl::OkStatus();
   StopObserving();
   return std::exchange(file_, nullptr)->Close();
 }
@@ -53,8 +47,10 @@ void StepProfiler::Observe() {
   });
   for (Communicator* group : {mesh_.world.get(), mesh_.expert.get(), mesh_.expert_data.get()}) {
     group->set_observer([this](const CollectiveEvent& event) {
-      file_->Add({TraceEvent::Category::kCollective, CollectiveName(event.kind), event.begin,
-                  event.end, event.bytes, event.group});
+      const char* suffix = event.goes_on ? " (goes on)" : "";
+      file_->Add({TraceEvent::Category::kCollective,
+                  absl::StrCat(CollectiveName(event.kind), suffix), event.begin, event.end,
+                  event.bytes, event.group});
     });
   }
 }

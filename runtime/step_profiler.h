@@ -26,13 +26,14 @@ class StepProfiler {
                Trainer& trainer);
   ~StepProfiler();
 
-  // Call around each step, counted from 1. Begin is collective over the world before the first
-  // profiled step, whose start is the time 0 of all ranks' files. End writes the file after the last
-  // one.
-  absl::Status Begin(int64_t step);
+  // Whether the step is one to profile.
+  bool Covers(int64_t step) const { return step >= steps_.first && step <= steps_.last; }
+
+  // Call around each step that it covers, counted from 1. Begin is collective over the world before
+  // the first one, whose start is the time 0 of all ranks' files. End writes the file after the
+  // last one.
+  absl::Status Begin();
   absl::Status End(int64_t step);
-  // Call when the run ends: writes what there is of profiled steps that it did not reach.
-  absl::Status Finish();
 
  private:
   void Observe();

@@ -112,7 +112,8 @@ void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) 
   }
   world.AllReduceSum(at::from_blob(sums.data(), {static_cast<int64_t>(sums.size())}, at::kDouble));
   auto sum = sums.begin();
-  for (double* loss : {&result->loss, &result->balance_loss, &result->router_z_loss}) *loss = *sum++;
+  for (double* loss : {&result->loss, &result->balance_loss, &result->router_z_loss})
+    *loss = *sum++;
   for (double* phase : seconds) *phase = *sum++ / world.size();
   for (Traffic& traffic : result->traffic) {
     traffic.calls = std::llround(*sum++ / world.size());
@@ -145,6 +146,12 @@ int64_t StepResult::BytesSent() const {
 double StepResult::DroppedShare() const {
   const auto tokens = tokens_LN.sum().item<double>();
   return tokens > 0 ? dropped_LN.sum().item<double>() / tokens : 0;
+}
+
+int ExpertDegree(const RunConfig& config, int world_size) {
+  if (config.mesh().expert_parallel() > 0) return config.mesh().expert_parallel();
+  const bool sparse = config.model().kind() != ModelConfig::dense;
+  return DefaultExpertDegree(world_size, sparse ? config.model().num_experts() : 0);
 }
 
 HyperConfig::Execution ResolveExecution(const RunConfig& config, const ProcessMesh& mesh) {
@@ -180,8 +187,8 @@ Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
       batches_(MakeBatches(config, *mesh.world, train)),
       model_(MakeModel(config, mesh)),
       buffers_(MakeFlatBuffers(ApplyNoDecay(config.optimizer(), model_->parameters()))),
-      buckets_(MakeGradientBuckets(buffers_, mesh_,
-                                   int64_t{config.mesh().bucket_mebibytes()} << 20)),
+      buckets_(
+          MakeGradientBuckets(buffers_, mesh_, int64_t{config.mesh().bucket_mebibytes()} << 20)),
       reducer_(buffers_, buckets_, /*scatter=*/config.optimizer().zero1()),
       optimizer_(buffers_, buckets_, OptionsOf(config.optimizer()), config.optimizer().zero1()) {}
 
@@ -266,13 +273,12 @@ RandomKey Trainer::StepKey(int64_t step) const {
 }
 
 double Trainer::Evaluate(const ValidationWindows& windows, int64_t max_windows) {
-  const int64_t rows = std::max(1, config_.train().batch_size() / config_.train().micro_batches());
-  return EvaluateWindows(*model_, windows, max_windows, MakeEvaluationPass(config_.model(), rows),
-                         *mesh_.world);
+  return EvaluateWindows(*model_, windows, max_windows, EvaluationPassOf(config_), *mesh_.world);
 }
 
-EvaluationPass MakeEvaluationPass(const ModelConfig& model, int64_t rows) {
-  const int64_t unit = CapacityGroupRows(model.evaluation_capacity());
+EvaluationPass EvaluationPassOf(const RunConfig& config) {
+  const int64_t rows = std::max(1, config.train().batch_size() / config.train().micro_batches());
+  const int64_t unit = CapacityGroupRows(config.model().evaluation_capacity());
   return {unit > 1 ? (rows + unit - 1) / unit * unit : rows, unit};
 }
 

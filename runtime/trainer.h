@@ -48,8 +48,8 @@ struct StepResult {
   // ranks, calls and seconds their means.
   std::array<Traffic, kNumCollectives> traffic;
   int64_t memory_bytes = 0;  // resident at most so far, of the rank that has the most
-  at::Tensor tokens_LN;   // int64: tokens of the batch by sparse layer and expert
-  at::Tensor dropped_LN;  // those of them for which the expert had no room
+  at::Tensor tokens_LN;      // int64: tokens of the batch by sparse layer and expert
+  at::Tensor dropped_LN;     // those of them for which the expert had no room
   // Largest over mean tokens of an expert, in the sparse layer where it is worst; 0 for a dense
   // model.
   double LoadMaxOverMean() const;
@@ -87,6 +87,7 @@ class Trainer {
   Gpt2& model() { return *model_; }
   std::vector<FlatBuffer>& buffers() { return buffers_; }
   const std::vector<GradientBucket>& buckets() const { return buckets_; }
+  const GradientReducer& reducer() const { return reducer_; }
   AdamW& optimizer() { return optimizer_; }
 
  private:
@@ -104,6 +105,10 @@ class Trainer {
   PhaseObserver phase_observer_;
 };
 
+// Ranks that share one set of experts: mesh.expert_parallel, or where it is 0 the largest that the
+// world size allows (1 for a dense model).
+int ExpertDegree(const RunConfig& config, int world_size);
+
 // Where HyperExperts are applied: hyper.execution, with auto resolved for this layout.
 HyperConfig::Execution ResolveExecution(const RunConfig& config, const ProcessMesh& mesh);
 
@@ -116,8 +121,8 @@ struct EvaluationPass {
   int64_t rows = 1;
   int64_t unit = 1;
 };
-// Passes of about `rows` rows that do not cut the capacity groups of evaluation.
-EvaluationPass MakeEvaluationPass(const ModelConfig& model, int64_t rows);
+// Passes of about a micro-batch that do not cut the capacity groups of evaluation.
+EvaluationPass EvaluationPassOf(const RunConfig& config);
 
 // Mean cross-entropy of `model` over windows. See Trainer::Evaluate.
 double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t max_windows,

@@ -89,11 +89,7 @@ absl::StatusOr<std::vector<Variant>> ReadVariants(const Arguments& arguments, in
 }
 
 std::unique_ptr<Trainer> MakeTrainer(const RunConfig& config, std::shared_ptr<Communicator> world) {
-  const bool sparse = config.model().kind() != ModelConfig::dense;
-  int degree = config.mesh().expert_parallel();
-  if (degree == 0) {
-    degree = DefaultExpertDegree(world->size(), sparse ? config.model().num_experts() : 0);
-  }
+  const int degree = ExpertDegree(config, world->size());
   constexpr int64_t kEpochsOfRows = 4;  // enough that no step sees a row twice
   const int64_t tokens = kEpochsOfRows * BatchTokens(config) * TotalSteps(config);
   return std::make_unique<Trainer>(config, ProcessMesh::Create(std::move(world), degree),

@@ -15,8 +15,8 @@ class App;
 namespace hypermoe {
 
 // The main program of a benchmark: the memory settings that `hypermoe` itself trains with
-// (launch/main.cc, SetUpProcess), the command line, then `body` as one rank of the job. Returns the
-// exit code (runtime/status.h).
+// (launch/run_job.h, SetUpProcess), the command line, then `body` as one rank of the job. Returns
+// the exit code (runtime/status.h).
 int RunBenchmark(int argc, char** argv, CLI::App& app, const JobBody& body);
 
 struct Quartiles {

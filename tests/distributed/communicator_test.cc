@@ -146,8 +146,8 @@ TEST(MpiCommunicatorTest, TheObserverSeesEveryCollective) {
   World()->Barrier();
   World()->set_observer({});
   World()->Barrier();
-  EXPECT_THAT(seen, ElementsAreArray({Collective::kAllReduce, Collective::kAllReduce,
-                                      Collective::kBarrier}));
+  EXPECT_THAT(seen, ElementsAreArray(
+                        {Collective::kAllReduce, Collective::kAllReduce, Collective::kBarrier}));
   EXPECT_EQ(bytes, World()->size() > 1 ? 40 : 0);
 }
 

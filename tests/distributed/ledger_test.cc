@@ -18,8 +18,8 @@ const Traffic& Of(const StepResult& result, Collective kind) {
   return result.traffic[static_cast<size_t>(kind)];
 }
 
-// Choices of an expert on another rank, over all ranks, layers and micro-batches of the step, from a
-// model on one rank. `all`: those too for which the expert has no room.
+// Choices of an expert on another rank, over all ranks, layers and micro-batches of the step, from
+// a model on one rank. `all`: those too for which the expert has no room.
 int64_t RowsToOtherRanks(const RunConfig& config, int degree, bool all) {
   const TrainConfig& train = config.train();
   Trainer alone(config, OneRankMesh(), TinyTokens());
@@ -82,16 +82,18 @@ TEST_P(RowLedgerTest, ASparseLayerSendsItsRowsFourTimes) {
       EXPECT_EQ(rows > 0, degree > 1);
       // The owner's gate goes with the row, and its gradient comes back so.
       const int64_t gate = owner ? element : 0;
-      EXPECT_EQ(Of(result, Collective::kAllToAll).bytes,
-                rows * (4 * kWidth * element + 2 * gate))
+      EXPECT_EQ(Of(result, Collective::kAllToAll).bytes, rows * (4 * kWidth * element + 2 * gate))
           << "degree " << degree;
+      // And in the same exchange: two and two a layer and micro-batch, and one of counts.
+      EXPECT_EQ(Of(result, Collective::kAllToAll).calls, degree > 1 ? 4 * kLayers * 3 : 0);
+      EXPECT_EQ(Of(result, Collective::kAllToAllCounts).calls, kLayers * 3);
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Placements, RowLedgerTest,
-    testing::Combine(testing::Values(HyperConfig::source, HyperConfig::owner), testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(Placements, RowLedgerTest,
+                         testing::Combine(testing::Values(HyperConfig::source, HyperConfig::owner),
+                                          testing::Bool()));
 
 // In bfloat16 rows are half as long; the gate beside them stays float32.
 TEST(LedgerTest, Bfloat16RowsAreHalfAsLong) {

@@ -57,8 +57,7 @@ TEST(CapacityTest, GroupsAreTheSameAtEveryLayout) {
       EXPECT_GT(reference.dropped_LN.sum().item<int64_t>(), 0);
       for (const int degree : Degrees()) {
         ExpectEqual(Compute(config, ProcessMesh::Create(World(), degree)), reference, 1e-12,
-                    std::to_string(group_rows) + " rows a group, degree " +
-                        std::to_string(degree));
+                    std::to_string(group_rows) + " rows a group, degree " + std::to_string(degree));
       }
     }
   }
@@ -112,6 +111,24 @@ TEST(Bfloat16Test, IsFloat32UpToTheRoundingOfActivations) {
         }
         EXPECT_LE(std::sqrt(difference / total), 0.1) << "degree " << degree;
       }
+    }
+  }
+}
+
+// Rows of an odd width, of which a rank may get none or one; ranks without rows of their own.
+TEST(Bfloat16Test, OddWidthsAndRanksWithoutRows) {
+  RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::bfloat16);
+  config.mutable_hyper()->set_execution(HyperConfig::owner);
+  config.mutable_model()->set_hidden_size(15);
+  config.mutable_model()->set_num_heads(1);
+  config.mutable_train()->set_recompute(TrainConfig::blocks);
+  for (const int batch_size : {1, 3}) {
+    config.mutable_train()->set_batch_size(batch_size);
+    const Outcome alone = Compute(config, OneRankMesh());
+    for (const int degree : Degrees()) {
+      const Outcome outcome = Compute(config, ProcessMesh::Create(World(), degree));
+      EXPECT_LE(RelativeError(outcome.loss, alone.loss), 5e-3) << "degree " << degree;
+      EXPECT_LE(RelativeError(outcome.gradient_norm, alone.gradient_norm), 0.05);
     }
   }
 }

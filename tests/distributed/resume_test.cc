@@ -89,7 +89,7 @@ std::vector<std::string> Metrics(const std::string& run_dir) {
     json.erase("tokens_per_second");
     json.erase("memory_bytes");
     json.erase("bytes_sent");  // ZeRO-1 gathers values too
-    json.erase("traffic");  // holds seconds
+    json.erase("traffic");     // holds seconds
     lines.push_back(json.dump());
   }
   return lines;
@@ -107,6 +107,35 @@ NamedTensors CheckpointTensors(const std::string& run_dir) {
     for (const std::string& name : (*file)->names()) tensors[name] = (*file)->Get(name)->clone();
   }
   return tensors;
+}
+
+// The trace of each rank names phases and collectives of the steps that were asked for.
+TEST_F(ResumeTest, ProfilesTheStepsAskedFor) {
+  PretrainOptions options = Options("profiled");
+  options.profile = {2, 3};
+  ASSERT_TRUE(Pretrain(options, ProcessMesh::Create(World(), World()->size())).ok());
+  std::ifstream in(options.run_dir + "/traces/steps_2-3.rank_0000" +
+                   std::to_string(World()->rank()) + ".json");
+  const nlohmann::json trace = nlohmann::json::parse(in);
+  std::map<std::string, int> count;
+  for (const nlohmann::json& event : trace["traceEvents"]) {
+    if (event["ph"] == "X") ++count[event["name"].get<std::string>()];
+  }
+  EXPECT_EQ(count["step 2"], 1);
+  EXPECT_EQ(count["step 3"], 1);
+  EXPECT_EQ(count.count("step 4"), 0);
+  // Two steps of two micro-batches; two sparse layers each.
+  EXPECT_EQ(count["forward"], 4);
+  EXPECT_EQ(count["reduce"], 2);
+  EXPECT_EQ(count["all_to_all_counts"], 8);
+  EXPECT_EQ(count["all_to_all"], World()->size() > 1 ? 32 : 0);
+  EXPECT_GT(count["all_reduce"], 4);
+
+  for (const ProfiledSteps& outside : {ProfiledSteps{1, 2}, ProfiledSteps{12, 13}}) {
+    PretrainOptions again = Options("profiled");
+    again.profile = outside;
+    EXPECT_EQ(ExitCodeOf(Pretrain(again, ProcessMesh::Create(World(), 1))), ExitCode::kUsage);
+  }
 }
 
 TEST_F(ResumeTest, IsBitForBitTheRunThatWasNeverStopped) {

@@ -42,14 +42,18 @@ double RelativeError(const at::Tensor& actual, const at::Tensor& expected) {
 // Both libraries, all strides, against float64: large products take oneDNN, small ones and those
 // with gaps in memory MKL.
 TEST(MatrixProductTest, EqualsFloat64ForAllSizesAndStrides) {
-  for (const auto& [m, k, n] : {std::tuple(3, 5, 7), {130, 768, 1024}, {1, 1024, 9000},
-                                {768, 33, 1500}, {0, 768, 1024}, {700, 0, 1200}}) {
+  for (const auto& [m, k, n] : {std::tuple(3, 5, 7),
+                                {130, 768, 1024},
+                                {1, 1024, 9000},
+                                {768, 33, 1500},
+                                {0, 768, 1024},
+                                {700, 0, 1200}}) {
     for (const bool a_turned : {false, true}) {
       for (const bool b_turned : {false, true}) {
-        const at::Tensor a = a_turned ? Random({k, m}, "a", at::kFloat).t()
-                                      : Random({m, k}, "a", at::kFloat);
-        const at::Tensor b = b_turned ? Random({n, k}, "b", at::kFloat).t()
-                                      : Random({k, n}, "b", at::kFloat);
+        const at::Tensor a =
+            a_turned ? Random({k, m}, "a", at::kFloat).t() : Random({m, k}, "a", at::kFloat);
+        const at::Tensor b =
+            b_turned ? Random({n, k}, "b", at::kFloat).t() : Random({k, n}, "b", at::kFloat);
         const at::Tensor bias = Random({n}, "bias", at::kFloat);
         const at::Tensor expected =
             at::matmul(a.to(at::kDouble), b.to(at::kDouble)) + bias.to(at::kDouble);
@@ -74,7 +78,8 @@ TEST(MatrixProductTest, TakesSlicesOfLargerMatrices) {
 }
 
 TEST(MatrixProductTest, AddsNarrowProductsToAWiderSum) {
-  const at::Tensor a = Random({40, 30}, "a", at::kBFloat16), b = Random({30, 20}, "b", at::kBFloat16);
+  const at::Tensor a = Random({40, 30}, "a", at::kBFloat16),
+                   b = Random({30, 20}, "b", at::kBFloat16);
   const at::Tensor sum = at::zeros({40, 20}, at::kFloat);
   AddMatrixProduct(sum, a, b);
   EXPECT_EQ(sum.scalar_type(), at::kFloat);
@@ -103,8 +108,8 @@ class CountingHook final : public torch::autograd::PostAccumulateGradHook {
   int* count_;
 };
 
-// A weight that has a gradient gets the same sum in place, and its hook fires once a backward, after
-// the last of its uses.
+// A weight that has a gradient gets the same sum in place, and its hook fires once a backward,
+// after the last of its uses.
 TEST(GradientSinkTest, AddsInPlaceWhatAutogradWouldAdd) {
   const at::Tensor ids = at::tensor({2, 0, 2, 1}, at::kLong);
   const at::Tensor x = Leaf({4, 3}, "x");
@@ -151,9 +156,9 @@ TEST(CrossEntropyTest, EqualsTheFormulaAndItsGradient) {
   }
   EXPECT_NEAR(loss(logits).item<double>(), expected, 1e-13);
   // A copy, because backward overwrites.
-  EXPECT_TRUE(GradientsMatchDifferences(
-      [&](std::vector<at::Tensor> in) { return loss(in[0] * 1.0); },
-      {logits.clone().set_requires_grad(true)}));
+  EXPECT_TRUE(
+      GradientsMatchDifferences([&](std::vector<at::Tensor> in) { return loss(in[0] * 1.0); },
+                                {logits.clone().set_requires_grad(true)}));
 }
 
 // More rows than stay in a cache at a time; large logits; no label at all; no rows.

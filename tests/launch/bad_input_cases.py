@@ -93,6 +93,8 @@ def config_cases(folder, source):
         case("a file named twice", [r"data\.train", "good", "twice"], "data.train=good,good:2"),
         case("capacity without experts", [r"model\.training_capacity", "fixed_per_row", "dense"], "model.kind=dense",
              "model.training_capacity.mode=fixed_per_row"),
+        case("a capacity that no mode uses", [r"training_capacity\.tokens_per_row", "mode is none", "fixed_per_row"],
+             "model.training_capacity.tokens_per_row=4"),
         case("capacity factor of 0", [r"model\.evaluation_capacity\.factor", "0", "above 0"],
              "model.evaluation_capacity.factor=0"),
         case("unknown recomputation", [r"train\.recompute", "layers", "nothing, blocks"], "train.recompute=layers"),

@@ -24,8 +24,7 @@ CapacityConfig PerGroup(double factor, int rows) {
 
 std::vector<bool> Taken(const std::vector<int64_t>& ids, int64_t rows, int64_t num_experts,
                         const CapacityConfig& config) {
-  const at::Tensor taken =
-      TokensTaken(at::tensor(ids, at::kLong), rows, num_experts, config);
+  const at::Tensor taken = TokensTaken(at::tensor(ids, at::kLong), rows, num_experts, config);
   const bool* data = taken.const_data_ptr<bool>();
   return std::vector<bool>(data, data + taken.numel());
 }
