@@ -22,12 +22,14 @@ constexpr int64_t kMaxSteps = 1000000000;
 
 // That nothing is set which the mode does not look at.
 absl::Status CheckCapacity(const std::string& path, const CapacityConfig& capacity) {
+  // A loaded configuration has every field, so what counts is whether it was changed.
+  const CapacityConfig& plain = CapacityConfig::default_instance();
+  const bool per_row = capacity.mode() == CapacityConfig::fixed_per_row,
+             per_group = capacity.mode() == CapacityConfig::factor_per_group;
   const std::pair<const char*, bool> unused[] = {
-      {"tokens_per_row",
-       capacity.has_tokens_per_row() && capacity.mode() != CapacityConfig::fixed_per_row},
-      {"factor", capacity.has_factor() && capacity.mode() != CapacityConfig::factor_per_group},
-      {"group_rows",
-       capacity.has_group_rows() && capacity.mode() != CapacityConfig::factor_per_group}};
+      {"tokens_per_row", !per_row && capacity.tokens_per_row() != plain.tokens_per_row()},
+      {"factor", !per_group && capacity.factor() != plain.factor()},
+      {"group_rows", !per_group && capacity.group_rows() != plain.group_rows()}};
   for (const auto& [field, is_unused] : unused) {
     if (!is_unused) continue;
     return ConfigError(absl::StrCat(
