@@ -17,14 +17,16 @@
 namespace hypermoe {
 namespace {
 
-// Measured: what three steps of a model of 5 thousand parameters take (LibTorch 2.11, 1 thread).
-constexpr int64_t kProgramBytes = int64_t{29} << 20;
-// Kernels that oneDNN has compiled for bfloat16 products of experts, whose shapes differ from step
-// to step (process_memory.h, LimitKernelCaches).
-constexpr int64_t kCompiledKernelBytes = int64_t{64} << 20;
+// Measured (LibTorch 2.11, 1 thread): 17 MiB for three steps of a model of 5 thousand parameters, 7
+// more where products are large enough for oneDNN.
+constexpr int64_t kProgramBytes = int64_t{24} << 20;
+// A kernel that oneDNN has compiled, with what it keeps beside it (measured).
+constexpr int64_t kKernelBytes = int64_t{320} << 10;
 // The heap beyond the blocks in use (process_memory.h, UseMallocForTensors), as a share of
 // activations and workspace, whose blocks come and go.
-constexpr double kAllocatorShare = 0.05;
+constexpr double kAllocatorShare = 0.1;
+// Tokens that the busiest rank of an expert group receives, to those that a rank has.
+constexpr double kBusiest = 1.25;
 // Elements above which a product is added to a gradient without a tensor in between
 // (kernels/matrix_product.cc).
 constexpr int64_t kLargestProduct = int64_t{1} << 24;
@@ -34,6 +36,14 @@ int64_t LargestTokens(const RunConfig& config, int world_size) {
   const int64_t unit = CapacityGroupRows(config.model().training_capacity());
   return RowsOfMicroBatch(config.train(), 0, world_size, 0, unit).size() *
          config.model().sequence_length();
+}
+
+// Tokens that experts with a capacity take, at most, to all.
+double TakenShare(const ModelConfig& model) {
+  const CapacityConfig& capacity = model.training_capacity();
+  if (capacity.mode() == CapacityConfig::factor_per_group) return std::min(1.0, capacity.factor());
+  return std::min(1.0, static_cast<double>(capacity.tokens_per_row()) * model.num_experts() /
+                           model.sequence_length());
 }
 
 // The tensors of a step, after model/ and kernels/. In the letters of those files; all results are
@@ -59,7 +69,7 @@ class Planner {
   MemoryPlan Plan() const;
 
  private:
-  // What one block keeps for backward; a sparse block received as many rows as it sent.
+  // What one block keeps for backward.
   struct Block {
     int64_t attention = 0;     // up to the attention's output projection, the block's input too
     int64_t feed_forward = 0;  // the rest
@@ -74,8 +84,18 @@ class Planner {
   bool Is(ModelConfig::Kind kind) const { return model_.kind() == kind; }
   // Experts that this rank generates for.
   int64_t Generated() const { return HyperAtOwner() ? local_experts_ : N_; }
-  bool HyperAtOwner() const { return config_.hyper().execution() == HyperConfig::owner; }
+  bool HyperAtOwner() const {
+    return Is(ModelConfig::hyper) && config_.hyper().execution() == HyperConfig::owner;
+  }
+  bool Limited() const { return model_.training_capacity().mode() != CapacityConfig::none; }
+  bool Recompute() const { return config_.train().recompute() == TrainConfig::blocks; }
   int64_t Rows(int64_t columns) const { return T_ * columns * element_; }
+  // Of the tokens that this rank's experts take.
+  int64_t Taken(int64_t columns) const {
+    double share = expert_degree_ > 1 ? kBusiest : 1.0;
+    if (Limited()) share = TakenShare(model_);
+    return static_cast<int64_t>(share * static_cast<double>(Rows(columns)));
+  }
   int64_t Mask(int64_t columns) const { return model_.dropout() > 0 ? T_ * columns : 0; }
   bool Mixed() const { return element_ != parameter_; }
   // A weight in the precision of activations.
@@ -97,6 +117,7 @@ class Planner {
   void AddSparse(Block* block) const;
   void AddSide(Block* block) const;
   std::vector<Block> Blocks() const;
+  int64_t CompiledKernels() const;
   Peak LargestPeak() const;
 
   const RunConfig& config_;
@@ -157,15 +178,18 @@ void Planner::AddSparse(Block* block) const {
   const bool hyper = Is(ModelConfig::hyper);
   const int64_t router = T_ * D_ * parameter_;
   // Received rows and what the experts made of them, on either side of the exchange.
-  const int64_t rows = Rows(2 * D_);
-  // Logits and probabilities; expert ids, the permutation and its inverse.
-  const int64_t decision = 2 * T_ * N_ * parameter_ + 3 * T_ * 8;
-  block->input += decision + (exchanged ? rows : 0);
-  block->feed_forward = Norm() + Mask(D_) + rows + decision + Ffn(F_) + 2 * T_ * parameter_ +
+  const int64_t rows = Taken(D_) + (Limited() ? Taken(D_) : Rows(D_));
+  // To the owner all travel, for the HyperExpert.
+  const int64_t record = HyperAtOwner() && Limited() ? Rows(2 * D_) : rows;
+  // Logits, probabilities and a gradient from the losses that look at them; expert ids, the
+  // permutation and its inverse.
+  const int64_t decision = 3 * T_ * N_ * parameter_ + 3 * T_ * 8;
+  block->input += decision + (exchanged ? record : 0);
+  block->feed_forward = Norm() + Mask(D_) + rows + decision + 2 * Taken(F_) + 2 * T_ * parameter_ +
                         Copy(local_experts_ * 2 * D_ * F_);
   if (model_.router_jitter() > 0) block->feed_forward += 2 * router;
   if (Mixed()) block->feed_forward += router;  // its input
-  if (model_.training_capacity().mode() != CapacityConfig::none) {
+  if (Limited()) {
     // Beside the returned rows those with a zero for each token dropped; beside the received ones
     // those that the HyperExpert sees.
     block->feed_forward += Rows(hyper ? 2 * D_ : D_);
@@ -174,15 +198,20 @@ void Planner::AddSparse(Block* block) const {
   }
   // Returned rows in the gate's precision.
   if (Mixed() && hyper) block->feed_forward += router - Rows(D_);
-  // Of the hidden rows' gradients, one expert's before and after the activation.
+  // Early in training most tokens may choose one expert, so one group's rows count as all.
   block->feed_forward_backward =
-      Rows((exchanged ? 6 : 5) * D_) + Rows(F_) + Rows(F_) / local_experts_ + Product(D_ * F_);
+      Rows(4 * D_) + Taken(exchanged ? 2 * D_ : D_) + 2 * Taken(F_) + Product(D_ * F_);
+  // What the owner's record holds are rows with their gates, from which the rows are copied.
+  if (Recompute() && HyperAtOwner() && exchanged) block->feed_forward_backward += record;
 }
 
 void Planner::AddSide(Block* block) const {
   if (Is(ModelConfig::moe_share)) block->feed_forward += Ffn(F_) + Copy(2 * D_ * F_);
   if (Is(ModelConfig::adapter)) block->feed_forward += Ffn(A_) + Copy(2 * D_ * A_);
-  if (Is(ModelConfig::hyper)) block->feed_forward += Ffn(A_) + Copy(Generated() * 2 * D_ * A_);
+  if (Is(ModelConfig::hyper)) {
+    block->feed_forward += HyperAtOwner() && !Limited() ? 2 * Taken(A_) : Ffn(A_);
+    block->feed_forward += Copy(Generated() * 2 * D_ * A_);
+  }
   if (Is(ModelConfig::hyper) && config_.hyper().execution() == HyperConfig::per_token) {
     const int64_t matrices = T_ * 2 * D_ * A_ * parameter_;  // two a token
     block->feed_forward += matrices;
@@ -208,28 +237,40 @@ std::vector<Planner::Block> Planner::Blocks() const {
 // Walks backward through a step and takes the worst moment.
 Planner::Peak Planner::LargestPeak() const {
   const std::vector<Block> blocks = Blocks();
-  const bool recompute = config_.train().recompute() == TrainConfig::blocks;
-  int64_t kept = 6 * T_ * 8 + Mask(D_);  // ids and labels of three batches
-  for (const Block& block : blocks) {
-    kept += recompute ? block.input : block.attention + block.feed_forward;
-  }
+  const int64_t ids = 6 * T_ * 8;  // with labels, of three batches
   // The logits, which backward turns into their gradient, stay to its end.
-  const int64_t logits = Rows(V_);
+  int64_t kept = ids + Rows(V_) + Mask(D_);
+  for (const Block& block : blocks) {
+    kept += Recompute() ? block.input : block.attention + block.feed_forward;
+  }
   Peak largest;
   const auto consider = [&](int64_t activations, int64_t workspace) {
-    const Peak peak = {activations + logits, workspace};
+    const Peak peak = {activations, workspace};
     if (peak.sum() > largest.sum()) largest = peak;
   };
   consider(kept + Norm() + Copy(V_ * D_), Rows(D_) + Product(V_ * D_));
   for (size_t i = blocks.size(); i-- > 0;) {
     const Block& block = blocks[i];
-    if (recompute) kept += block.attention + block.feed_forward - block.input;
+    if (Recompute()) kept += block.attention + block.feed_forward - block.input;
     consider(kept, block.feed_forward_backward);
     kept -= block.feed_forward;
     consider(kept, block.attention_backward);
     kept -= block.attention;
   }
+  // Last, the HyperExperts' gradients go back through the hypernetwork's two large matrices.
+  if (Is(ModelConfig::hyper)) {
+    consider(ids, D_ * A_ * config_.hyper().hidden_dim() * parameter_);
+  }
   return largest;
+}
+
+// How many stay, measured over 3 and 40 steps: most for experts, whose numbers of rows differ from
+// step to step. LimitKernelCaches (process_memory.h) bounds them.
+int64_t Planner::CompiledKernels() const {
+  const bool dense = sparse_layers_.empty();
+  if (Mixed()) return dense ? 36 : 128;
+  if (parameter_ == 8) return 0;
+  return dense ? 6 : 36;
 }
 
 MemoryPlan Planner::Plan() const {
@@ -239,8 +280,7 @@ MemoryPlan Planner::Plan() const {
   plan.activations = peak.activations;
   plan.workspace = peak.workspace;
   plan.allocator = static_cast<int64_t>(kAllocatorShare * static_cast<double>(peak.sum()));
-  plan.program = kProgramBytes;
-  if (Mixed() && !sparse_layers_.empty()) plan.program += kCompiledKernelBytes;
+  plan.program = kProgramBytes + CompiledKernels() * kKernelBytes;
   return plan;
 }
 

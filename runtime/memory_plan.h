@@ -10,8 +10,8 @@
 namespace hypermoe {
 
 // Bytes of the rank that has the most, at the moment of a training step when it takes the most,
-// beyond what the process takes when the trainer is built. Taken to be balanced: each rank receives
-// as many tokens as it has.
+// beyond what the process takes when the trainer is built. Of tokens that travel to experts without
+// a capacity, the busiest rank is taken to receive a quarter more than it has.
 struct MemoryPlan {
   int64_t parameters = 0;
   int64_t gradients = 0;
@@ -22,7 +22,7 @@ struct MemoryPlan {
   int64_t workspace = 0;      // made and freed again, at that moment
   int64_t communication = 0;  // scratch of the reductions that run beside backward
   int64_t allocator = 0;      // freed, and too small or scattered for what is asked for next
-  int64_t program = 0;        // code and buffers of LibTorch and MPI that the first step touches
+  int64_t program = 0;  // code and buffers of LibTorch and MPI that steps touch, compiled kernels
   int64_t total() const {
     return parameters + gradients + moments + hyper_experts + activations + workspace +
            communication + allocator + program;

@@ -76,16 +76,106 @@ TEST(PlanMemoryTest, CountsTheScratchOfReductions) {
   EXPECT_EQ(scratch("4096", 4, 4), (kDense + 2 * 768 * 8) * 4 / 4 * 3);
 }
 
-// At the loss: the whole of a dense block's activations, written down from the code.
+// At the head: the whole of a dense model's activations, written down from the code.
 TEST(PlanMemoryTest, KeepsWhatADenseModelNeedsForBackward) {
   const int64_t tokens = 4 * 256, width = tokens * 768 * 4;
   const int64_t norm = 2 * width + 2 * tokens * 4;               // in, out, statistics
   const int64_t attention = norm + 4 * width + tokens * 12 * 4;  // q, k, v, out, logsumexp
   const int64_t feed_forward = norm + 2 * tokens * 3072 * 4;     // before and after GELU
-  const int64_t logits = tokens * 50257 * 4, ids = 6 * tokens * 8;
-  const MemoryPlan plan = Plan({"model.kind=dense"});
-  EXPECT_EQ(plan.activations, ids + 2 * (attention + feed_forward) + norm + logits);
-  EXPECT_EQ(plan.workspace, 3 * logits);  // log-probabilities and two gradients
+  const int64_t ids = 6 * tokens * 8;
+  const auto plan = [](const std::string& vocabulary) {
+    return Plan({"model.kind=dense", "model.vocab_size=" + vocabulary});
+  };
+  // Narrow logits: the last feed-forward's backward comes after the final norm has gone. Three
+  // gradients of its width, hidden rows' before and after GELU, one weight's product.
+  const MemoryPlan narrow = plan("257");
+  EXPECT_EQ(narrow.activations, ids + 2 * (attention + feed_forward) + tokens * 257 * 4);
+  EXPECT_EQ(narrow.workspace, 3 * width + 2 * tokens * 3072 * 4 + 768 * 3072 * 4);
+  // Wide ones add themselves, once, and nothing of the embedding's size.
+  const MemoryPlan wide = plan("50257");
+  EXPECT_EQ(wide.activations - narrow.activations, tokens * (50257 - 257) * 4);
+  EXPECT_EQ(wide.workspace, narrow.workspace);
+  // In between the embedding's product, which is made before it is added, is the most.
+  const MemoryPlan between = plan("20000");
+  EXPECT_EQ(between.activations, narrow.activations + norm + tokens * (20000 - 257) * 4);
+  EXPECT_EQ(between.workspace, width + 20000 * 768 * 4);
+}
+
+// In bfloat16 weights are copied and products are added through float32.
+TEST(PlanMemoryTest, CountsCopiesOfWeightsInBfloat16) {
+  const std::vector<std::string> dense = {"model.kind=dense", "runtime.dtype=bfloat16"};
+  const MemoryPlan plan = Plan(dense);
+  EXPECT_EQ(plan.parameters, Plan({"model.kind=dense"}).parameters);
+  EXPECT_EQ(plan.workspace, 1024 * 768 * 2 + int64_t{50257} * 768 * 6);
+  const int64_t row =
+      2 * (2 * 2 + 4 + 2 * 4) * 768 * 2 + 2 * 768 * 2 + 50257 * 2;  // two blocks, norm, logits
+  const int64_t per_token = 5 * 2 * 4 + 2 * 12 * 4 + 6 * 8;         // statistics, logsumexps, ids
+  const int64_t copies = (2 * (4 * 768 * 768 + 2 * 768 * 3072) + 50257 * 768) * 2;
+  EXPECT_EQ(plan.activations, 1024 * (row + per_token) + copies);
+}
+
+// A block that is computed again keeps its input, and what was exchanged.
+TEST(PlanMemoryTest, RecomputationKeepsWhatTravelled) {
+  const auto grows = [](const std::vector<std::string>& overrides, int world_size, int degree) {
+    std::vector<std::string> all = {"train.recompute=blocks", "model.vocab_size=257",
+                                    "model.num_layers=3"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    const MemoryPlan three = Plan(all, world_size, degree);
+    all.push_back("model.num_layers=4");
+    const MemoryPlan four = Plan(all, world_size, degree);
+    return four.activations - three.activations;
+  };
+  const int64_t tokens = 4 * 256, width = tokens * 768 * 4;
+  const int64_t decision = 3 * tokens * 8 * 4 + 3 * tokens * 8;
+  EXPECT_EQ(grows({"model.kind=dense"}, 1, 1), width);
+  EXPECT_EQ(grows({"model.kind=moe"}, 1, 1), width + decision);
+  // The busiest rank receives a quarter more.
+  EXPECT_EQ(grows({"model.kind=moe", "train.batch_size=8"}, 2, 2),
+            width + decision + width + width * 5 / 4);
+  EXPECT_EQ(grows({"model.kind=moe", "train.batch_size=8",
+                   "model.training_capacity.mode=factor_per_group"},
+                  2, 2),
+            3 * width + decision);
+}
+
+// A block keeps, of the tokens that experts take, the rows received and returned, and hidden rows
+// twice.
+TEST(PlanMemoryTest, CapacityBoundsTheRowsOfExperts) {
+  const auto activations = [](const std::vector<std::string>& capacity) {
+    std::vector<std::string> all = {"model.kind=moe", "model.vocab_size=257"};
+    for (const std::string& setting : capacity) all.push_back("model.training_capacity." + setting);
+    return Plan(all).activations;
+  };
+  const int64_t width = 4 * 256 * 768 * 4;
+  const int64_t whole = activations({"mode=factor_per_group", "factor=1"});
+  EXPECT_EQ(activations({"mode=factor_per_group", "factor=2"}), whole);
+  EXPECT_EQ(whole - activations({"mode=factor_per_group", "factor=0.5"}),
+            2 * (2 + 2 * 4) * width / 2);
+  // 8 experts of 16 tokens in a row of 256.
+  EXPECT_EQ(activations({"mode=fixed_per_row", "tokens_per_row=16"}),
+            activations({"mode=factor_per_group", "factor=0.5"}));
+  EXPECT_EQ(activations({"mode=fixed_per_row", "tokens_per_row=64"}), whole);
+}
+
+// With few tokens the hypernetwork's own backward, at the end of a step, is the most.
+TEST(PlanMemoryTest, CountsTheGradientOfAHypernetworksMatrix) {
+  const MemoryPlan plan = Plan({"model.hidden_size=64", "model.num_heads=1", "model.ffn_size=64",
+                                "model.vocab_size=257", "model.sequence_length=2",
+                                "train.batch_size=1", "hyper.hidden_dim=1024"});
+  EXPECT_EQ(plan.workspace, 64 * 64 * 1024 * 4);
+  EXPECT_EQ(plan.activations, 6 * 2 * 8);  // ids: the graph of the model is gone
+}
+
+// Experts' shapes differ from step to step, and bfloat16 compiles for each of them most.
+TEST(PlanMemoryTest, CountsCompiledKernels) {
+  const auto program = [](const std::string& kind, const std::string& dtype) {
+    return Plan({"model.kind=" + kind, "runtime.dtype=" + dtype}).program;
+  };
+  EXPECT_EQ(program("moe", "float64"), program("dense", "float64"));
+  EXPECT_LT(program("dense", "float64"), program("dense", "float32"));
+  EXPECT_LT(program("dense", "float32"), program("moe", "float32"));
+  EXPECT_LT(program("dense", "bfloat16"), program("moe", "bfloat16"));
+  EXPECT_LT(program("moe", "float32"), program("moe", "bfloat16"));
 }
 
 TEST(PlanMemoryTest, GrowsWithTheRowsOfAMicroBatchOnOneRank) {
