@@ -19,9 +19,9 @@ ProcessMemory ReadProcessMemory();
 // holes. Call at the start of the process, before other threads.
 void UseMallocForTensors();
 
-// Lets oneDNN keep few of the kernels that it compiles for each shape of a bfloat16 product. Rows
+// Lets oneDNN keep few of the kernels that it compiles for each shape of a product. Rows
 // of an expert differ from step to step, so most are never used again, and by default a thousand
-// stay, at about a megabyte each. What the environment says already
+// stay, at about 0.3 MiB each. What the environment says already
 // (ONEDNN_PRIMITIVE_CACHE_CAPACITY, LRU_CACHE_CAPACITY) stands. Call at the start of the process.
 void LimitKernelCaches();
 
