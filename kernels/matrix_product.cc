@@ -16,8 +16,6 @@ namespace {
 // brings.
 constexpr int64_t kLargeOperand = int64_t{1} << 19;  // elements of the larger one
 constexpr int64_t kLargeProduct = int64_t{1} << 23;  // multiply-adds
-// Above, MKL is faster (measured for the gradient of a 50257 x 768 embedding).
-constexpr int64_t kLargestResult = int64_t{1} << 24;  // elements
 
 // Whether its memory is that of a matrix without gaps, as it stands or transposed. For others
 // oneDNN falls back to loops that take minutes.
@@ -54,7 +52,7 @@ at::Tensor MatrixProduct(const at::Tensor& a, const at::Tensor& b, const at::Ten
 void AddMatrixProduct(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
   const at::NoGradGuard no_grad;
   const bool same_dtype = sum.scalar_type() == a.scalar_type();
-  if (same_dtype && !(TakesOneDnn(a, b) && sum.numel() <= kLargestResult)) {
+  if (same_dtype && !(TakesOneDnn(a, b) && sum.numel() <= kLargestSeparateProduct)) {
     at::Tensor out = sum;
     at::addmm_out(out, sum, a, b);
     return;

@@ -2,17 +2,9 @@
 
 #include <ATen/ops/empty.h>
 
-#include <chrono>
+#include "parallel/steady_seconds.h"
 
 namespace hypermoe {
-namespace {
-
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
-
 const char* CollectiveName(Collective kind) {
   constexpr std::array<const char*, kNumCollectives> kNames = {
       "all_to_all", "all_to_all_counts", "all_reduce", "reduce_scatter",
@@ -24,9 +16,9 @@ const char* CollectiveName(Collective kind) {
 class Communicator::Metered {
  public:
   Metered(Communicator& group, Collective kind, int64_t bytes, int64_t calls = 1)
-      : group_(group), kind_(kind), bytes_(bytes), calls_(calls), begin_(Now()) {}
+      : group_(group), kind_(kind), bytes_(bytes), calls_(calls), begin_(SteadySeconds()) {}
   ~Metered() {
-    const double end = Now();
+    const double end = SteadySeconds();
     Traffic& traffic = group_.traffic_[static_cast<int>(kind_)];
     traffic.calls += calls_;
     traffic.bytes += bytes_;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "kernels/matrix_product.h"
 #include "model/expert_capacity.h"
 #include "model/gpt2.h"
 #include "parallel/gradient_reducer.h"
@@ -27,9 +28,6 @@ constexpr int64_t kKernelBytes = int64_t{320} << 10;
 constexpr double kAllocatorShare = 0.1;
 // Tokens that the busiest rank of an expert group receives, to those that a rank has.
 constexpr double kBusiest = 1.25;
-// Elements above which a product is added to a gradient without a tensor in between
-// (kernels/matrix_product.cc).
-constexpr int64_t kLargestProduct = int64_t{1} << 24;
 
 // Tokens of the first micro-batch on the first rank: none has more.
 int64_t LargestTokens(const RunConfig& config, int world_size) {
@@ -104,7 +102,7 @@ class Planner {
   // the float32 copy that adding makes; none where the product is large or float64.
   int64_t Product(int64_t elements) const {
     if (Mixed()) return elements * (element_ + parameter_);
-    return parameter_ == 4 && elements <= kLargestProduct ? elements * parameter_ : 0;
+    return parameter_ == 4 && elements <= kLargestSeparateProduct ? elements * parameter_ : 0;
   }
   // What a norm keeps: input, output, mean and reciprocal deviation of each row.
   int64_t Norm() const { return 2 * Rows(D_) + 2 * T_ * parameter_; }

@@ -4,11 +4,11 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "parallel/steady_seconds.h"
 #include "runtime/file_util.h"
 #include "runtime/progress.h"
 #include "runtime/text_reader.h"
@@ -21,10 +21,6 @@ namespace {
 constexpr double kSecondsBetweenUpdates = 0.3;  // of a terminal's line
 constexpr double kSecondsBetweenLines = 10;     // elsewhere
 
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 // "prepare: 45.2 of 120.0 MB  38.1 MB/s  eta 2s"
 class ByteProgress {
  public:
@@ -33,14 +29,14 @@ class ByteProgress {
       : out_(out),
         total_(total),
         terminal_(out != nullptr && isatty(fileno(out)) != 0),
-        begin_(Seconds()),
+        begin_(SteadySeconds()),
         shown_(begin_) {}
   ~ByteProgress() {
     if (line_open_) std::fputc('\n', out_);
   }
 
   void Update(int64_t bytes) {
-    const double now = Seconds();
+    const double now = SteadySeconds();
     if (out_ == nullptr ||
         now - shown_ < (terminal_ ? kSecondsBetweenUpdates : kSecondsBetweenLines))
       return;

@@ -4,13 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "parallel/steady_seconds.h"
 
 namespace hypermoe {
 namespace {
@@ -18,10 +18,6 @@ namespace {
 constexpr double kTerminalInterval = 0.25;  // seconds
 constexpr double kLogInterval = 10;         // seconds
 constexpr char kClearToEndOfLine[] = "\r\033[K";
-
-double SteadySeconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::string Fixed(double value, int decimals) {
   if (std::isnan(value)) return "-";

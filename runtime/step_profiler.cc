@@ -1,20 +1,12 @@
 #include "runtime/step_profiler.h"
 
-#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "parallel/steady_seconds.h"
 
 namespace hypermoe {
-namespace {
-
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
-
 StepProfiler::StepProfiler(const ProfiledSteps& steps, const std::string& run_dir,
                            const ProcessMesh& mesh, Trainer& trainer)
     : steps_(steps), run_dir_(run_dir), mesh_(mesh), trainer_(trainer) {}
@@ -26,16 +18,20 @@ absl::Status StepProfiler::Begin() {
     const std::string path = absl::StrFormat("%s/traces/steps_%d-%d.rank_%05d.json", run_dir_,
                                              steps_.first, steps_.last, mesh_.world->rank());
     mesh_.world->Barrier();
-    ASSIGN_OR_RETURN(file_, TraceFile::Create(path, mesh_.world->rank(), Now()));
+    ASSIGN_OR_RETURN(file_, TraceFile::Create(path, mesh_.world->rank(), SteadySeconds()));
     Observe();
   }
-  step_begin_ = Now();
+  step_begin_ = SteadySeconds();
   return absl::OkStatus();
 }
 
 absl::Status StepProfiler::End(int64_t step) {
-  file_->Add(
-      {TraceEvent::Category::kPhase, absl::StrCat("step ", step), step_begin_, Now(), {}, ""});
+  file_->Add({TraceEvent::Category::kPhase,
+              absl::StrCat("step ", step),
+              step_begin_,
+              SteadySeconds(),
+              {},
+              ""});
   if (step < steps_.last) return absl::OkStatus();
   StopObserving();
   return std::exchange(file_, nullptr)->Close();

@@ -6,12 +6,12 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 
 #include "model/balance_loss.h"
 #include "model/expert_capacity.h"
 #include "parallel/gradient_norm.h"
+#include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
 #include "runtime/decay_groups.h"
 #include "runtime/learning_rate.h"
@@ -37,16 +37,12 @@ AdamWOptions OptionsOf(const OptimizerConfig& config) {
   return {config.beta1(), config.beta2(), config.epsilon(), config.weight_decay()};
 }
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 // Adds the seconds since the last call (or construction) to a phase.
 class Stopwatch {
  public:
   explicit Stopwatch(const Trainer::PhaseObserver& observer) : observer_(observer) {}
   void Lap(const char* name, double* phase) {
-    const double now = Now();
+    const double now = SteadySeconds();
     *phase += now - last_;
     if (observer_) observer_(name, last_, now);
     last_ = now;
@@ -54,7 +50,7 @@ class Stopwatch {
 
  private:
   const Trainer::PhaseObserver& observer_;
-  double last_ = Now();
+  double last_ = SteadySeconds();
 };
 
 using Ledger = std::array<Traffic, kNumCollectives>;

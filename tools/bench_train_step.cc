@@ -2,7 +2,6 @@
 // back (A B C, C B A, ...), so that a drift of the machine meets all alike. Random tokens;
 // everything else is what `hypermoe pretrain` runs.
 #include <ATen/ops/from_blob.h>
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -20,6 +19,7 @@
 #include "parallel/process_mesh.h"
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
+#include "runtime/process_memory.h"
 #include "runtime/run_length.h"
 #include "runtime/trainer.h"
 #include "tools/benchmark.h"
@@ -182,12 +182,6 @@ nlohmann::json RatioOf(const Variant& upper, const Variant& lower) {
           {"upper_quartile", ratio.upper}};
 }
 
-double PeakGibibytes() {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / (1 << 20);
-}
-
 std::string TableLine(const nlohmann::json& result, int name_width) {
   const nlohmann::json& shares = result["shares"];
   const auto percent = [&shares](const char* phase) { return 100 * shares[phase].get<double>(); };
@@ -229,7 +223,7 @@ std::string TableText(const nlohmann::json& machine, const std::vector<nlohmann:
 }
 
 absl::Status Print(const std::vector<Variant>& variants, bool json, nlohmann::json machine) {
-  machine["peak_memory_gib"] = PeakGibibytes();
+  machine["peak_memory_gib"] = static_cast<double>(ReadProcessMemory().peak_resident) / (1 << 30);
   std::vector<nlohmann::json> results, ratios;
   for (size_t i = 0; i < variants.size(); ++i) {
     results.push_back(ResultOf(variants[i]));
@@ -246,6 +240,14 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   absl::StatusOr<std::vector<Variant>> read = ReadVariants(arguments, world->size());
   RETURN_IF_ERROR(Agree(*world, read.status()));
   std::vector<Variant>& variants = *read;
+  for (const Variant& variant : variants) {
+    if (variant.config.runtime().threads() != variants.front().config.runtime().threads()) {
+      return UsageError(
+          absl::StrCat(variant.name, ": runtime.threads is ", variant.config.runtime().threads(),
+                       ", but all models of a call run in one process: give --threads "
+                       "for all of them, or make a call each"));
+    }
+  }
   const int threads = UseThreads(variants.front().config.runtime().threads());
   const nlohmann::json machine = DescribeMachine(world->size(), threads);
   for (Variant& variant : variants) variant.trainer = MakeTrainer(variant.config, world);

@@ -62,20 +62,18 @@ TEST(MpiCommunicatorTest, AllReduceMaxIsExact) {
   }
 }
 
+// Not exact, so that the order of addition shows.
+at::Tensor InexactValues(int64_t count) {
+  return (at::arange(count, at::kDouble) * (0.37 + World()->rank())).sin().to(at::kFloat);
+}
+
 TEST(MpiCommunicatorTest, AllReduceSumGivesEveryRankTheSameBits) {
   for (int64_t count : {7, 5003, 65537}) {
-    // Not exact, so that the order of addition shows.
-    const at::Tensor values =
-        (at::arange(count, at::kDouble) * (0.37 + World()->rank())).sin().to(at::kFloat);
+    const at::Tensor values = InexactValues(count);
     World()->AllReduceSum(values);
     const std::string bits(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
     for (const std::string& other : World()->AllGatherText(bits)) EXPECT_TRUE(other == bits);
   }
-}
-
-// Not exact, so that the order of addition shows.
-at::Tensor InexactValues(int64_t count) {
-  return (at::arange(count, at::kDouble) * (0.37 + World()->rank())).sin().to(at::kFloat);
 }
 
 // Sums of pieces, started beside each other and beside other calls, are those of the whole array.

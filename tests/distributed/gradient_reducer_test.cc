@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "parallel/gradient_norm.h"
+#include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
 
 namespace hypermoe {
@@ -96,14 +97,6 @@ double TrueNorm(int64_t num_experts, int degree) {
 bool NormIsExact(double norm, int64_t num_experts, int degree) {
   const double expected = TrueNorm(num_experts, degree);
   return std::abs(norm - expected) <= 1e-12 * expected;
-}
-
-std::vector<int> Degrees() {
-  std::vector<int> degrees;
-  for (int degree = 1; degree <= World()->size(); ++degree) {
-    if (World()->size() % degree == 0) degrees.push_back(degree);
-  }
-  return degrees;
 }
 
 TEST(GradientReducerTest, SumsOverTheGroupThatHoldsTheParameter) {
