@@ -1,0 +1,33 @@
+// Model folders in Hugging Face's form: config.json and model.safetensors, or
+// model.safetensors.index.json and its shards. Model types gpt2 (dense, exactly Hugging Face's) and
+// hypermoe_gpt2 (sparse; its keys and tensors are described in the README).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "configs/run.pb.h"
+#include "runtime/status.h"
+#include "runtime/tensor_source.h"
+
+namespace hypermoe {
+
+struct ModelFolder {
+  // Sections model and hyper; everything else as in RunConfig's defaults.
+  RunConfig config;
+  std::string config_json;  // the file's text: keys that mean nothing here are kept for export
+  bool baked = false;       // HyperExperts stand in hypermoe.baked.* instead of their hypernetwork
+  // Under the names of Gpt2's parameters: without "transformer.", tied and unused tensors left out.
+  std::shared_ptr<const TensorSource> tensors;
+};
+
+// Whether `path` is meant as a model folder: it holds a config.json.
+bool IsModelFolder(const std::string& path);
+
+// Reads config.json and all headers, checked as the folder of a stranger: nothing is allocated
+// beyond the size of a file, paths in an index never leave the folder, pickle files are refused
+// with the way to convert them. Tensor contents are read on demand. Local. DataError, ConfigError
+// for a value of config.json that is valid there but not supported here, IoError.
+absl::StatusOr<ModelFolder> OpenModelFolder(const std::string& dir);
+
+}  // namespace hypermoe

@@ -1,0 +1,41 @@
+// Tensors by global name, wherever they lie: in a model folder, in a checkpoint, or in another
+// source that changes them on the way. What models are filled from.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "parallel/flat_buffer.h"
+#include "runtime/status.h"
+
+namespace hypermoe {
+
+struct TensorEntry {
+  c10::ScalarType dtype = c10::kFloat;
+  std::vector<int64_t> shape;
+};
+
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  // What is there, without reading it. Experts stand under their global ids.
+  virtual const std::map<std::string, TensorEntry>& entries() const = 0;
+  // CPU tensor of the entry's dtype and shape, on demand: only what is asked for is in memory. It
+  // may share a file's mapping: never write to it. DataError: no such entry, or a damaged file.
+  virtual absl::StatusOr<at::Tensor> Read(const std::string& name) const = 0;
+};
+
+// Fills the parameters of `buffers` (this rank's, under their global names) from `source`,
+// converted to their dtype. Every tensor of the whole model that is missing, every one that the
+// model does not have, and every wrong shape is listed in one DataError before the first value
+// changes. `where` names the source in messages; `num_experts`: of the model on all ranks together.
+// Local: ranks read independently and must agree on the result.
+absl::Status FillParameters(const TensorSource& source, const std::string& where,
+                            int64_t num_experts, std::vector<FlatBuffer>& buffers);
+
+}  // namespace hypermoe
