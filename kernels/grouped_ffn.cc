@@ -23,13 +23,17 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+const char* GeluForm(Activation activation) {
+  return activation == Activation::kGelu ? "none" : "tanh";
+}
+
 at::Tensor Activate(const at::Tensor& x, Activation activation) {
-  return activation == Activation::kRelu ? at::relu(x) : at::gelu(x, "tanh");
+  return activation == Activation::kRelu ? at::relu(x) : at::gelu(x, GeluForm(activation));
 }
 
 at::Tensor ActivateBackward(const at::Tensor& grad, const at::Tensor& x, Activation activation) {
   return activation == Activation::kRelu ? at::threshold_backward(grad, x, 0)
-                                         : at::gelu_backward(grad, x, "tanh");
+                                         : at::gelu_backward(grad, x, GeluForm(activation));
 }
 
 // Calls body(group, begin, rows) for every group that has rows.

@@ -9,12 +9,12 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor Attach(const at::Tensor& rows_TD, const at::Tensor& gate_T1) {
-  return at::cat({rows_TD, gate_T1.contiguous().view(rows_TD.scalar_type())}, 1);
+at::Tensor Attach(const at::Tensor& rows_TD, const at::Tensor& gates_TG) {
+  return at::cat({rows_TD, gates_TG.contiguous().view(rows_TD.scalar_type())}, 1);
 }
 
 variable_list Detach(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype) {
-  // Copies, for a part of one row counts as contiguous where it stands, unaligned for its gate.
+  // Copies, for a part of one row counts as contiguous where it stands, unaligned for its gates.
   const auto copy = [](const at::Tensor& part) { return part.clone(at::MemoryFormat::Contiguous); };
   return {copy(attached.narrow(1, 0, width)),
           copy(attached.narrow(1, width, attached.size(1) - width)).view(gate_dtype)};
@@ -23,10 +23,10 @@ variable_list Detach(const at::Tensor& attached, int64_t width, at::ScalarType g
 class AttachFunction : public torch::autograd::Function<AttachFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rows_TD,
-                            const at::Tensor& gate_T1) {
+                            const at::Tensor& gates_TG) {
     ctx->saved_data["width"] = rows_TD.size(1);
-    ctx->saved_data["gate_dtype"] = static_cast<int64_t>(gate_T1.scalar_type());
-    return Attach(rows_TD, gate_T1);
+    ctx->saved_data["gate_dtype"] = static_cast<int64_t>(gates_TG.scalar_type());
+    return Attach(rows_TD, gates_TG);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     return Detach(grads[0], ctx->saved_data["width"].toInt(),
@@ -48,11 +48,11 @@ class DetachFunction : public torch::autograd::Function<DetachFunction> {
 
 }  // namespace
 
-at::Tensor AttachGate(const at::Tensor& rows_TD, const at::Tensor& gate_T1) {
-  return AttachFunction::apply(rows_TD, gate_T1);
+at::Tensor AttachGates(const at::Tensor& rows_TD, const at::Tensor& gates_TG) {
+  return AttachFunction::apply(rows_TD, gates_TG);
 }
 
-GatedRows DetachGate(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype) {
+GatedRows DetachGates(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype) {
   const variable_list parts =
       DetachFunction::apply(attached, width, static_cast<int64_t>(gate_dtype));
   return {parts[0], parts[1]};

@@ -1,20 +1,20 @@
-// Token rows that carry their gate, so that both travel in one exchange.
+// Token rows that carry their gates, so that both travel in one exchange.
 //
-// Legend: T rows, D width.
+// Legend: T rows, D width, G gates of a row.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace hypermoe {
 
-// [T, D + c]: rows_TD and, behind each, the bits of its gate in as many columns c as it fills.
+// [T, D + c]: rows_TD and, behind each, the bits of its gates in as many columns c as they fill.
 // Differentiable.
-at::Tensor AttachGate(const at::Tensor& rows_TD, const at::Tensor& gate_T1);
+at::Tensor AttachGates(const at::Tensor& rows_TD, const at::Tensor& gates_TG);
 
 struct GatedRows {
-  at::Tensor rows_TD, gate_T1;
+  at::Tensor rows_TD, gates_TG;
 };
 // The opposite. Columns must have been moved as they are: they are bits, not numbers.
-GatedRows DetachGate(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype);
+GatedRows DetachGates(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype);
 
 }  // namespace hypermoe

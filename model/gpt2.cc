@@ -9,6 +9,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/linear.h"
+#include "model/config_values.h"
 #include "model/recomputed_block.h"
 #include "model/transformer_block.h"
 
@@ -63,7 +64,7 @@ at::Tensor Gpt2::Embed(const Batch& batch, const ForwardMode& mode) const {
   const at::Tensor tokens_BSD = EmbeddingRows(wte_VD_, batch.input_ids_BS);
   const at::Tensor x_BSD =
       (tokens_BSD + wpe_SD_.narrow(0, past, positions)).to(precision_.activations);
-  const double dropout = mode.training ? config_.dropout() : 0.0;
+  const double dropout = mode.training ? EmbeddingDropoutOf(config_) : 0.0;
   return KeyedDropout(x_BSD.view({-1, config_.hidden_size()}), dropout,
                       mode.key.Derive("embedding"), batch.row_ids_B);
 }

@@ -1,56 +1,78 @@
-// The hypernetwork of HyperMoE (arXiv:2402.12656, Sec. 3.2, Eq. 5-9): one for all layers. From the
-// embeddings of the experts a token did not select and the embedding of its layer it generates a
-// small network, the HyperExpert, whose output is added to the selected expert's.
+// The hypernetwork of HyperMoE at work: generates HyperExperts (hyper_generator.h has the
+// equations) and applies them.
 //
-// With one selected expert the HyperExpert depends only on (layer, selected expert). So all of them
-// are generated in one pass per optimizer step and reused over its micro-batches; their gradients
+// With hard routing a HyperExpert depends only on (layer, selected set). So all of them are
+// generated in one pass per optimizer step and reused over its micro-batches; their gradients
 // accumulate like those of weights, and one backward through the hypernetwork at the end of the
-// step distributes them.
+// step distributes them. Where there are too many selections for that (kMaxCatalogue), those that
+// occur are generated in every pass. Where every token has a HyperExpert of its own (condition
+// hidden, z one_minus_prob), none is formed (bilinear).
 //
-// Legend: L sparse layers, N experts, T tokens, D width, A bottleneck, q hidden_dim; for layer l
-// and selected expert i:
-//   Eq. 5, 6  e = mean of S_j over j != i (0 if N = 1),  p = W2 relu(W1 e + c1) + c2
-//             k = relu(W [p; layer embedding] + c)
-//   Eq. 7     Down = reshape(W_D k + c_D, [D, A]),  Up = reshape(W_U k + c_U, [A, D])
-//   Eq. 8, 9  y += relu(x Down) Up
-// S, W1 and W2 are each layer's own; the rest is shared by all. W_U and c_U start at zero, so that
-// training starts from the plain mixture of experts.
+// Legend: L sparse layers, N experts, K choices of a token, T tokens, M selections, D width, A
+// bottleneck, q hidden_dim.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "configs/run.pb.h"
+#include "model/hyper_generator.h"
 #include "model/parameter_factory.h"
+#include "model/router.h"
+#include "model/selections.h"
 
 namespace hypermoe {
+
+// The most selections of a layer that are generated once per step, whether they occur or not.
+constexpr int64_t kMaxCatalogue = 128;
 
 class HyperNetwork {
  public:
   // sparse_layers: block numbers, ascending; a sparse layer is named below by its index in this
-  // list. local: the experts held here, the only ones to generate for if execution is owner.
-  // Execution auto must have been resolved.
+  // list. local: the experts held here, the only ones to generate for if execution is owner and K =
+  // 1. Execution auto must have been resolved; source and owner need binary z, a condition other
+  // than hidden, and selections that can be numbered.
   HyperNetwork(const HyperConfig& config, const ModelConfig& model,
                const std::vector<int64_t>& sparse_layers, ExpertRange local,
                ParameterFactory& factory);
 
-  // Whether Apply takes the rows that this rank's experts have received, instead of its own tokens.
+  // Whether HyperExperts act on the rows that this rank's experts have received, instead of on its
+  // own tokens.
   bool at_owner() const { return config_.execution() == HyperConfig::owner; }
+  // Whether rows that are grouped by their only expert are grouped by HyperExpert: ApplyGrouped.
+  bool by_expert() const { return selections_.has_value() && top_k_ == 1; }
+  bool scaled_by_gate() const { return config_.scale() == HyperConfig::gate; }
+  bool skips_dropped() const { return config_.on_dropped() == HyperConfig::skip; }
 
   // Generates if no current HyperExperts are there. Call it where a graph is to be made (gradients
-  // enabled) before passes that make none, for recomputation. Local; nothing for per_token.
+  // enabled) before passes that make none, for recomputation. Local; nothing where no catalogue is
+  // kept.
   void Prepare();
 
-  // Output of the HyperExperts for rows grouped by selected expert: sorted_TD holds
-  // rows_per_expert[i] rows for expert i (at the owner: for expert local.begin + i). Generates
-  // first if needed. x is the normalised input of the sub-layer, in any precision: that of the
-  // result.
-  at::Tensor Apply(const at::Tensor& sorted_TD, const std::vector<int64_t>& rows_per_expert,
-                   int64_t sparse_index);
+  // Outputs of the HyperExperts of a layer, in the precision of the rows, which are normalised
+  // inputs of the sub-layer. Generate first if needed. Scaled if scale is learned; whatever depends
+  // on gates or capacity is the caller's.
+  //
+  // Rows grouped by selected expert, rows_per_expert[i] for expert i (at the owner: for expert
+  // local.begin + i). Only if by_expert().
+  at::Tensor ApplyGrouped(const at::Tensor& sorted_TD, const std::vector<int64_t>& rows_per_expert,
+                          int64_t layer);
+  // Rows in any order, each with the number of its selection (Selections), or -1 for a row of
+  // zeros. Only with execution source or owner.
+  at::Tensor ApplySelections(const at::Tensor& x_TD, const at::Tensor& numbers_T, int64_t layer);
+  // Tokens in any order with their routing decision. Not at the owner.
+  at::Tensor Apply(const at::Tensor& x_TD, const RoutingResult& decision, int64_t layer);
 
-  // Call once after the last backward of a step: turns the gradients that Apply's backward has
+  // For sending: int64 [T], see ApplySelections. Only with execution source or owner.
+  at::Tensor SelectionNumbers(const at::Tensor& expert_ids_TK) const {
+    return selections_->NumberOf(expert_ids_TK);
+  }
+
+  // Call once after the last backward of a step: turns the gradients that the catalogue has
   // accumulated into gradients of the hypernetwork's parameters. Afterwards the HyperExperts are
   // generated anew when needed.
   void BackwardThroughGeneration();
@@ -58,36 +80,33 @@ class HyperNetwork {
   // Call when parameters have changed: HyperExperts generated before are not used again.
   void Invalidate();
 
-  // How often all HyperExperts have been generated since construction.
+  // How often the catalogue has been generated since construction.
   int64_t generations() const { return generations_; }
 
  private:
-  struct LayerParameters {
-    at::Tensor expert_embedding;  // [N, t']
-    at::Tensor w1, c1, w2, c2;    // [m, t'], [m], [t, m], [t]
+  // The four tensors of HyperExperts, of all layers [L,M,...]: with their graph, as leaves by layer
+  // (views of it), and the leaves' gradients, views of one buffer. Undefined where the HyperExperts
+  // have none.
+  struct CataloguePart {
+    at::Tensor generated, gradient;
+    std::vector<at::Tensor> leaves;
   };
 
-  at::Tensor SelectionEmbedding(const LayerParameters& layer, const at::Tensor& unselected) const;
-  at::Tensor HiddenVectors(const at::Tensor& selection, int64_t sparse_index) const;
   void Generate();
-  at::Tensor ApplyPerToken(const at::Tensor& sorted_TD, const std::vector<int64_t>& rows_per_expert,
-                           int64_t sparse_index) const;
+  HyperExperts LeavesOf(int64_t layer) const;
+  bool IsCurrent() const;
+  at::Tensor HiddenPerToken(const at::Tensor& x_TD, const RoutingResult& decision,
+                            int64_t layer) const;
+  at::Tensor ApplyPerToken(const at::Tensor& x_TD, const at::Tensor& k_TQ, int64_t layer) const;
+  at::Tensor Scaled(const at::Tensor& y_TD, int64_t layer) const;
 
   HyperConfig config_;
-  int64_t num_experts_, width_;
-  ExpertRange generated_experts_;  // the experts that this rank generates for
-  std::vector<int64_t> sparse_layers_;
-  std::vector<LayerParameters> layers_;
-  at::Tensor layer_embedding_;         // [blocks, l]
-  at::Tensor project_, project_bias_;  // [q, t + l], [q]
-  at::Tensor down_, down_bias_;        // [D * A, q], [D * A]
-  at::Tensor up_, up_bias_;            // [A * D, q], [A * D]
-
-  // The current HyperExperts (N: generated_experts_): with their graph, and as leaves (views of it)
-  // whose gradients are views of one buffer each.
-  at::Tensor generated_down_LNDA_, generated_up_LNAD_;
-  std::vector<at::Tensor> leaf_down_NDA_, leaf_up_NAD_;
-  at::Tensor grad_down_LNDA_, grad_up_LNAD_;
+  int64_t top_k_;
+  HyperGenerator generator_;
+  std::optional<Selections> selections_;  // execution source and owner
+  // Numbers of the selections in the catalogue; empty: none is kept.
+  int64_t catalogue_begin_ = 0, catalogue_size_ = 0;
+  std::array<CataloguePart, 4> catalogue_;
   int64_t generations_ = 0;
 };
 

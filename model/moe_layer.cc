@@ -2,42 +2,52 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addcmul.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 
-#include <cmath>
-
+#include "model/config_values.h"
 #include "model/expert_capacity.h"
 #include "model/gated_rows.h"
 
 namespace hypermoe {
 namespace {
 
-// gate * expert, multiplied in the gate's precision.
-at::Tensor Gated(const at::Tensor& expert_RD, const at::Tensor& gate_R1) {
-  return at::mul(expert_RD, gate_R1).to(expert_RD.scalar_type());
+// base (may be undefined) + the sum over i of gates[i] * experts[i], in the gates' precision; the
+// result in the experts'.
+at::Tensor AddGated(const at::Tensor& base_RD, const std::vector<at::Tensor>& experts_RD,
+                    const std::vector<at::Tensor>& gates_R1) {
+  const at::ScalarType precise = gates_R1[0].scalar_type();
+  at::Tensor sum_RD = base_RD.defined() ? base_RD.to(precise) : base_RD;
+  for (size_t i = 0; i < experts_RD.size(); ++i) {
+    const at::Tensor expert_RD = experts_RD[i].to(precise);
+    sum_RD = sum_RD.defined() ? at::addcmul(sum_RD, expert_RD, gates_R1[i])
+                              : at::mul(expert_RD, gates_R1[i]);
+  }
+  return sum_RD.to(experts_RD[0].scalar_type());
 }
 
-// hyper + gate * expert, in the gate's precision.
-at::Tensor AddGated(const at::Tensor& hyper_RD, const at::Tensor& expert_RD,
-                    const at::Tensor& gate_R1) {
-  const at::ScalarType precise = gate_R1.scalar_type();
-  return at::addcmul(hyper_RD.to(precise), expert_RD.to(precise), gate_R1)
-      .to(hyper_RD.scalar_type());
+// rows times a factor for each (may be undefined: 1), in the precision of the rows.
+at::Tensor Scaled(const at::Tensor& rows_RD, const at::Tensor& factor_R1) {
+  return factor_R1.defined() ? (rows_RD * factor_R1).to(rows_RD.scalar_type()) : rows_RD;
+}
+
+// Every token's row once for each of its choices: [T * K, D].
+at::Tensor RowPerChoice(const at::Tensor& x_TD, int64_t top_k) {
+  if (top_k == 1) return x_TD;
+  const int64_t tokens = x_TD.size(0), width = x_TD.size(1);
+  return x_TD.unsqueeze(1).expand({tokens, top_k, width}).reshape({tokens * top_k, width});
 }
 
 }  // namespace
 
-double ResidualInitStd(const ModelConfig& config) {
-  return config.init_std() / std::sqrt(2.0 * config.num_layers());
-}
-
 MoeLayer::MoeLayer(const std::string& prefix, const ModelConfig& config, const SparseParts& parts,
                    ParameterFactory& factory)
-    : router_(prefix + "router.", config.hidden_size(), config.num_experts(), config.init_std(),
-              factory),
+    : router_(prefix + "router.", config, factory),
+      activation_(ActivationOf(config)),
       side_(prefix, config, parts.adapter_width, factory),
       parts_(parts) {
   const int64_t width = config.hidden_size(), inner = config.ffn_size();
@@ -53,20 +63,12 @@ MoeLayer::MoeLayer(const std::string& prefix, const ModelConfig& config, const S
 
 at::Tensor MoeLayer::Forward(const at::Tensor& x_TD, const MoePass& pass,
                              std::vector<RoutingResult>* routing) {
-  TokenDispatcher& dispatcher = *parts_.dispatcher;
   MoeRecord own_record;
   MoeRecord* record = pass.record != nullptr ? pass.record : &own_record;
   const RoutingResult decision = Route(x_TD, pass, record);
   routing->push_back(decision);
-  const at::Tensor sorted_TD = dispatcher.Permute(x_TD, record->plan);
-  const at::Tensor gate_T = AtOwner() && decision.taken_T.defined()
-                                ? decision.gate_T * decision.taken_T
-                                : decision.gate_T;
-  const at::Tensor gate_T1 = dispatcher.Permute(gate_T.unsqueeze(1), record->plan);
   const at::Tensor y_TD =
-      dispatcher.Unpermute(AtOwner() ? ApplyAtOwner(sorted_TD, gate_T1, record)
-                                     : ApplyAtSource(sorted_TD, gate_T1, record),
-                           record->plan);
+      AtOwner() ? ApplyAtOwner(x_TD, decision, record) : ApplyAtSource(x_TD, decision, record);
   const at::Tensor side_TD = side_.Forward(x_TD);
   return side_TD.defined() ? y_TD + side_TD : y_TD;
 }
@@ -74,16 +76,17 @@ at::Tensor MoeLayer::Forward(const at::Tensor& x_TD, const MoePass& pass,
 // Chooses experts and makes the dispatch plan, or takes both from the record.
 RoutingResult MoeLayer::Route(const at::Tensor& x_TD, const MoePass& pass,
                               MoeRecord* record) const {
-  RoutingResult decision = router_.Forward(x_TD, pass.noise, record->expert_ids_T);
+  RoutingResult decision = router_.Forward(x_TD, pass.noise, record->expert_ids_TK);
   if (record->plan == nullptr) {
-    record->expert_ids_T = decision.expert_ids_T;
-    record->taken_T = TokensTaken(decision.expert_ids_T, pass.num_rows,
-                                  parts_.dispatcher->num_experts(), pass.capacity);
+    record->expert_ids_TK = decision.expert_ids_TK;
+    record->taken_TK = ChoicesTaken(decision.expert_ids_TK, pass.num_rows,
+                                    parts_.dispatcher->num_experts(), pass.capacity);
     // To the owner a token travels also if the expert has no room for it: the HyperExpert is there.
-    record->plan = parts_.dispatcher->MakePlan(decision.expert_ids_T,
-                                               AtOwner() ? at::Tensor() : record->taken_T);
+    const bool all = AtOwner() || !record->taken_TK.defined();
+    record->plan = parts_.dispatcher->MakePlan(decision.expert_ids_TK.flatten(),
+                                               all ? at::Tensor() : record->taken_TK.flatten());
   }
-  decision.taken_T = record->taken_T;
+  decision.taken_TK = record->taken_TK;
   return decision;
 }
 
@@ -99,45 +102,101 @@ at::Tensor MoeLayer::Combine(const at::Tensor& rows_RD, MoeRecord* record) const
   return back_KD;
 }
 
-// The gate, and the HyperExpert if there is one, act on the token's own rank.
-at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
-                                   MoeRecord* record) {
-  const Plan& plan = record->plan;
-  const at::Tensor rows_RD = Dispatch(parts_.dispatcher->Select(sorted_TD, plan), record);
-  const at::Tensor back_KD = Combine(RunExperts(rows_RD, plan->rows_per_local_expert), record);
-  const at::Tensor expert_TD = parts_.dispatcher->Restore(back_KD, plan);
-  if (parts_.hyper == nullptr) return Gated(expert_TD, gate_T1);
-  const at::Tensor hyper_TD =
-      parts_.hyper->Apply(sorted_TD, plan->rows_per_expert, parts_.sparse_index);
-  return AddGated(hyper_TD, expert_TD, gate_T1);
+// What depends on gates and capacity of what a token's HyperExpert is multiplied by: [T,1];
+// undefined: 1.
+at::Tensor MoeLayer::HyperFactor(const RoutingResult& decision) const {
+  at::Tensor factor_T1;
+  if (parts_.hyper == nullptr) return factor_T1;
+  if (parts_.hyper->scaled_by_gate()) factor_T1 = decision.gate_TK.sum(1, /*keepdim=*/true);
+  if (!parts_.hyper->skips_dropped() || !decision.taken_TK.defined()) return factor_T1;
+  const at::Tensor kept_T1 = decision.taken_TK.any(1, /*keepdim=*/true);
+  return factor_T1.defined() ? factor_T1 * kept_T1 : kept_T1.to(decision.gate_TK.scalar_type());
 }
 
-// Both act where the selected expert is. The gate travels with the row, 0 where the expert has no
-// room, and its gradient comes back so.
-at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
-                                  MoeRecord* record) {
-  const Plan& plan = record->plan;
-  const auto [rows_RD, gate_R1] = DetachGate(Dispatch(AttachGate(sorted_TD, gate_T1), record),
-                                             sorted_TD.size(1), gate_T1.scalar_type());
-  const at::Tensor hyper_RD =
-      parts_.hyper->Apply(rows_RD, plan->rows_per_local_expert, parts_.sparse_index);
-  const at::Tensor expert_RD = record->taken_T.defined()
-                                   ? RunExpertsWhereTaken(rows_RD, gate_R1, plan)
+// The gates, and the HyperExpert if there is one, act on the token's own rank.
+at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
+                                   MoeRecord* record) const {
+  const TokenDispatcher& dispatcher = *parts_.dispatcher;
+  const std::shared_ptr<const DispatchPlan>& plan = record->plan;
+  const int64_t tokens = x_TD.size(0), top_k = decision.gate_TK.size(1);
+  const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
+  const at::Tensor rows_RD = Dispatch(dispatcher.Select(sorted_CD, plan), record);
+  const at::Tensor back_KD = Combine(RunExperts(rows_RD, plan->rows_per_local_expert), record);
+  const at::Tensor expert_CD = dispatcher.Restore(back_KD, plan);
+  const at::Tensor factor_T1 = HyperFactor(decision);
+  if (top_k == 1 && (parts_.hyper == nullptr || parts_.hyper->by_expert())) {
+    // Sorted by expert is sorted by HyperExpert: all is added up before the rows return to their
+    // places.
+    at::Tensor hyper_TD;
+    if (parts_.hyper != nullptr) {
+      hyper_TD =
+          Scaled(parts_.hyper->ApplyGrouped(sorted_CD, plan->rows_per_expert, parts_.sparse_index),
+                 factor_T1.defined() ? dispatcher.Permute(factor_T1, plan) : factor_T1);
+    }
+    return dispatcher.Unpermute(
+        AddGated(hyper_TD, {expert_CD}, {dispatcher.Permute(decision.gate_TK, plan)}), plan);
+  }
+  at::Tensor hyper_TD;
+  if (parts_.hyper != nullptr) {
+    hyper_TD = Scaled(parts_.hyper->Apply(x_TD, decision, parts_.sparse_index), factor_T1);
+  }
+  const at::Tensor expert_TKD =
+      dispatcher.Unpermute(expert_CD, plan).view({tokens, top_k, x_TD.size(1)});
+  return AddGated(hyper_TD, expert_TKD.unbind(1), decision.gate_TK.split(1, 1));
+}
+
+// Both act where experts are: the HyperExpert with the first choice. What they need travels with
+// the row, and its gradient comes back so: the gate, 0 where the expert has no room; the
+// HyperExpert's factor; and (K > 1) the number of its selection, -1 for other choices than the
+// first.
+at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& decision,
+                                  MoeRecord* record) const {
+  const TokenDispatcher& dispatcher = *parts_.dispatcher;
+  const std::shared_ptr<const DispatchPlan>& plan = record->plan;
+  const int64_t tokens = x_TD.size(0), width = x_TD.size(1), top_k = decision.gate_TK.size(1);
+  const at::Tensor gate_TK =
+      decision.taken_TK.defined() ? decision.gate_TK * decision.taken_TK : decision.gate_TK;
+  std::vector<at::Tensor> columns = {gate_TK.reshape({-1, 1})};
+  const at::Tensor factor_T1 = HyperFactor(decision);
+  if (factor_T1.defined()) columns.push_back(RowPerChoice(factor_T1, top_k));
+  if (top_k > 1) {
+    at::Tensor number_TK = at::full_like(gate_TK.detach(), -1);
+    number_TK.select(1, 0).copy_(parts_.hyper->SelectionNumbers(decision.expert_ids_TK));
+    columns.push_back(number_TK.view({-1, 1}));
+  }
+  const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
+  const at::Tensor gates_CG =
+      dispatcher.Permute(columns.size() == 1 ? columns[0] : at::cat(columns, 1), plan);
+  const auto [rows_RD, gates_RG] = DetachGates(Dispatch(AttachGates(sorted_CD, gates_CG), record),
+                                               width, gates_CG.scalar_type());
+
+  at::Tensor hyper_RD =
+      top_k == 1
+          ? parts_.hyper->ApplyGrouped(rows_RD, plan->rows_per_local_expert, parts_.sparse_index)
+          : parts_.hyper->ApplySelections(
+                rows_RD, gates_RG.detach().select(1, gates_RG.size(1) - 1).to(at::kLong),
+                parts_.sparse_index);
+  if (factor_T1.defined()) hyper_RD = Scaled(hyper_RD, gates_RG.narrow(1, 1, 1));
+  const at::Tensor gate_R1 = gates_RG.narrow(1, 0, 1);
+  const at::Tensor expert_RD = record->taken_TK.defined()
+                                   ? RunExpertsWhereTaken(rows_RD, gate_R1, *plan)
                                    : RunExperts(rows_RD, plan->rows_per_local_expert);
-  return Combine(AddGated(hyper_RD, expert_RD, gate_R1), record);
+  const at::Tensor y_CD =
+      dispatcher.Unpermute(Combine(AddGated(hyper_RD, {expert_RD}, {gate_R1}), record), plan);
+  return top_k == 1 ? y_CD : y_CD.view({tokens, top_k, width}).sum(1);
 }
 
 at::Tensor MoeLayer::RunExperts(const at::Tensor& rows_RD,
                                 const std::vector<int64_t>& rows_per_expert) const {
-  return GroupedFfn(rows_RD, rows_per_expert, experts_, Activation::kGeluTanh);
+  return GroupedFfn(rows_RD, rows_per_expert, experts_, activation_);
 }
 
-// Zero where the gate is: the probability of a chosen expert is at least 1/N.
+// Zero where the gate is: that of an expert which has room is not, or adds nothing.
 at::Tensor MoeLayer::RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,
-                                          const Plan& plan) const {
+                                          const DispatchPlan& plan) const {
   const at::Tensor taken_R = gate_R1.detach().squeeze(1).ne(0);
   std::vector<int64_t> taken_per_expert;
-  for (const at::Tensor& expert_rows : taken_R.split_with_sizes(plan->rows_per_local_expert)) {
+  for (const at::Tensor& expert_rows : taken_R.split_with_sizes(plan.rows_per_local_expert)) {
     taken_per_expert.push_back(expert_rows.sum().item<int64_t>());
   }
   const at::Tensor taken_K = taken_R.nonzero().squeeze(1);

@@ -1,8 +1,8 @@
 // A sparse feed-forward sub-layer: router, experts behind a token dispatcher, and what its kind
 // adds to the selected expert: the HyperExpert, a shared expert or an adapter.
 //
-// Legend: T tokens of this rank, D width, F inner width, N experts, e experts held here, R rows
-// received here.
+// Legend: T tokens of this rank, K choices of each, C = T * K choices, D width, F inner width, N
+// experts, e experts held here, R rows received here.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,7 +32,7 @@ struct SparseParts {
 // What a pass over a sparse layer has decided and received. The pass can then be made again, in
 // backward, without choosing experts or sending anything.
 struct MoeRecord {
-  at::Tensor expert_ids_T, taken_T;
+  at::Tensor expert_ids_TK, taken_TK;
   std::shared_ptr<const DispatchPlan> plan;  // null: nothing recorded yet
   // What came to the experts held here, and back from the experts chosen; where nothing travels,
   // undefined.
@@ -54,37 +54,34 @@ class MoeLayer {
   MoeLayer(const std::string& prefix, const ModelConfig& config, const SparseParts& parts,
            ParameterFactory& factory);
 
-  // y_TD = gate * expert(x), or 0 where the expert has no room, + what the kind adds
-  // (HyperExpert(x): Eq. 9). In the precision of x_TD; the gate acts in the router's. Appends the
-  // routing decision to `routing`. Collective over the expert group, in backward too, with zero
+  // y_TD = sum over the choices of gate * expert(x), 0 where the expert has no room, + what the
+  // kind adds (HyperExpert(x): Eq. 9). In the precision of x_TD; gates act in the router's. Appends
+  // the routing decision to `routing`. Collective over the expert group, in backward too, with zero
   // tokens too.
   at::Tensor Forward(const at::Tensor& x_TD, const MoePass& pass,
                      std::vector<RoutingResult>* routing);
 
  private:
-  using Plan = std::shared_ptr<const DispatchPlan>;
   bool AtOwner() const { return parts_.hyper != nullptr && parts_.hyper->at_owner(); }
   RoutingResult Route(const at::Tensor& x_TD, const MoePass& pass, MoeRecord* record) const;
   // The dispatcher's exchanges, recorded or taken from the record.
   at::Tensor Dispatch(const at::Tensor& sent_KD, MoeRecord* record) const;
   at::Tensor Combine(const at::Tensor& rows_RD, MoeRecord* record) const;
-  at::Tensor ApplyAtSource(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
-                           MoeRecord* record);
-  at::Tensor ApplyAtOwner(const at::Tensor& sorted_TD, const at::Tensor& gate_T1,
-                          MoeRecord* record);
+  at::Tensor ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
+                           MoeRecord* record) const;
+  at::Tensor ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& decision,
+                          MoeRecord* record) const;
+  at::Tensor HyperFactor(const RoutingResult& decision) const;
   at::Tensor RunExperts(const at::Tensor& rows_RD,
                         const std::vector<int64_t>& rows_per_expert) const;
   at::Tensor RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,
-                                  const Plan& plan) const;
+                                  const DispatchPlan& plan) const;
 
   Router router_;
+  Activation activation_;
   GroupedFfnWeights experts_;  // stacked over the experts held here
   SideNetwork side_;
   SparseParts parts_;
 };
-
-// Initial standard deviation of projections back into the residual stream (GPT-2): init_std /
-// sqrt(2 num_layers).
-double ResidualInitStd(const ModelConfig& config);
 
 }  // namespace hypermoe

@@ -18,6 +18,8 @@ variable_list Differentiable(const at::Tensor& y_TD, const std::vector<RoutingRe
   for (const RoutingResult& decision : routing) {
     outputs.push_back(decision.logits_TN);
     outputs.push_back(decision.probs_TN);
+    outputs.push_back(decision.gate_TK);
+    if (decision.load_TN.defined()) outputs.push_back(decision.load_TN);
   }
   return outputs;
 }

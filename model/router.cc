@@ -1,26 +1,87 @@
 #include "model/router.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/argmax.h>
+#include <ATen/ops/erf.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/softplus.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
 
-#include "kernels/keyed_jitter.h"
+#include <limits>
+#include <numbers>
+#include <vector>
+
+#include "kernels/keyed_noise.h"
 
 namespace hypermoe {
+namespace {
 
-Router::Router(const std::string& prefix, int64_t width, int64_t num_experts, double init_std,
-               ParameterFactory& factory)
-    : w_gate_DN_(factory.Make(prefix + "w_gate", {width, num_experts}, Init::Normal(init_std))) {}
+// Shazeer's epsilon: noise never vanishes, however w_noise develops.
+constexpr double kLeastNoise = 0.01;
+
+// The k largest of every row, best first; argmax takes the first of equal ones, which topk does not
+// promise.
+at::Tensor LargestIds(const at::Tensor& values_TN, int64_t k) {
+  if (k == 1) return at::argmax(values_TN, 1, /*keepdim=*/true);
+  at::Tensor left_TN = values_TN.clone();
+  std::vector<at::Tensor> ids;
+  for (int64_t r = 0; r < k; ++r) {
+    const at::Tensor best_T1 = at::argmax(left_TN, 1, /*keepdim=*/true);
+    left_TN.scatter_(1, best_T1, -std::numeric_limits<double>::infinity());
+    ids.push_back(best_T1.squeeze(1));
+  }
+  return at::stack(ids, 1);
+}
+
+// Phi((clean - threshold) / std), where the threshold is what a noisy logit must exceed: the k-th
+// largest of the others. Undefined if all experts are chosen whatever the noise.
+at::Tensor LoadProbabilities(const at::Tensor& clean_TN, const at::Tensor& noisy_TN,
+                             const at::Tensor& std_TN, int64_t k) {
+  if (k >= noisy_TN.size(1)) return {};
+  const at::Tensor ids_TK = LargestIds(noisy_TN.detach(), k + 1);
+  const at::Tensor sorted_TK = at::gather(noisy_TN, 1, ids_TK);
+  const at::Tensor last_in_T1 = sorted_TK.narrow(1, k - 1, 1),
+                   first_out_T1 = sorted_TK.narrow(1, k, 1);
+  const at::Tensor is_in_TN = noisy_TN.detach().ge(last_in_T1.detach());
+  const at::Tensor threshold_TN = at::where(is_in_TN, first_out_T1, last_in_T1);
+  return (at::erf((clean_TN - threshold_TN) / std_TN * (1.0 / std::numbers::sqrt2)) + 1.0) * 0.5;
+}
+
+}  // namespace
+
+Router::Router(const std::string& prefix, const ModelConfig& config, ParameterFactory& factory)
+    : top_k_(config.top_k()),
+      renormalize_(config.renormalize()),
+      w_gate_DN_(factory.Make(prefix + "w_gate", {config.hidden_size(), config.num_experts()},
+                              Init::Normal(config.init_std()))) {
+  if (config.router() == ModelConfig::noisy_topk) {
+    w_noise_DN_ = factory.Make(prefix + "w_noise", {config.hidden_size(), config.num_experts()},
+                               Init::Constant(0));
+  }
+}
 
 RoutingResult Router::Forward(const at::Tensor& x_TD, const RouterNoise& noise,
-                              const at::Tensor& chosen_T) const {
+                              const at::Tensor& chosen_TK) const {
   RoutingResult result;
-  const at::Tensor x = x_TD.to(w_gate_DN_.scalar_type());
-  result.logits_TN = at::mm(KeyedJitter(x, noise.jitter, noise.key, noise.row_ids_B), w_gate_DN_);
+  const at::Tensor x = KeyedJitter(x_TD.to(w_gate_DN_.scalar_type()), noise.jitter,
+                                   noise.key.Derive("jitter"), noise.row_ids_B);
+  result.logits_TN = at::mm(x, w_gate_DN_);
+  if (noise.gate_noise && w_noise_DN_.defined()) {
+    const at::Tensor clean_TN = result.logits_TN;
+    const at::Tensor std_TN = at::softplus(at::mm(x, w_noise_DN_)) + kLeastNoise;
+    result.logits_TN =
+        clean_TN +
+        KeyedNormalLike(clean_TN, noise.key.Derive("gate noise"), noise.row_ids_B) * std_TN;
+    result.load_TN = LoadProbabilities(clean_TN, result.logits_TN, std_TN, top_k_);
+  }
   result.probs_TN = at::softmax(result.logits_TN, 1);
-  result.expert_ids_T = chosen_T.defined() ? chosen_T : at::argmax(result.probs_TN.detach(), 1);
-  result.gate_T = at::gather(result.probs_TN, 1, result.expert_ids_T.unsqueeze(1)).squeeze(1);
+  result.expert_ids_TK =
+      chosen_TK.defined() ? chosen_TK : LargestIds(result.probs_TN.detach(), top_k_);
+  result.gate_TK = at::gather(result.probs_TN, 1, result.expert_ids_TK);
+  if (renormalize_) result.gate_TK = result.gate_TK / result.gate_TK.sum(1, /*keepdim=*/true);
   return result;
 }
 

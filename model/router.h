@@ -1,46 +1,59 @@
-// The Switch router (arXiv:2101.03961, Eq. 1-2): each token goes to the expert with the largest
-// probability.
+// Routers: which experts a token goes to, and with what weight.
 //
-// Legend: T tokens, D width, N experts.
+//   switch      logits = x w_gate (Switch Transformer, arXiv:2101.03961, Eq. 1-2)
+//   noisy_topk  in training plus N(0,1) (softplus(x w_noise) + 0.01) (Shazeer et al. 2017,
+//               arXiv:1701.06538, Eq. 4-5; HyperMoE, arXiv:2402.12656, Eq. 2)
+// Both: probs = softmax(logits) over all experts, the top_k largest are chosen, each with its
+// probability as gate, or with that divided by the sum of the chosen ones.
+//
+// Legend: T tokens, D width, N experts, K choices of a token.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <string>
 
+#include "configs/run.pb.h"
 #include "kernels/keyed_random.h"
 #include "model/parameter_factory.h"
 
 namespace hypermoe {
 
 struct RoutingResult {
-  at::Tensor logits_TN;     // before the softmax; differentiable
-  at::Tensor probs_TN;      // softmax over all experts, at least float32; differentiable
-  at::Tensor expert_ids_T;  // int64; the lower id where probabilities are equal
-  at::Tensor gate_T;        // the chosen expert's probability; differentiable
-  at::Tensor taken_T;       // bool: the chosen expert has room for the token; undefined: for all
+  at::Tensor logits_TN;      // as they go into the softmax; differentiable
+  at::Tensor probs_TN;       // at least float32; differentiable
+  at::Tensor expert_ids_TK;  // int64; the likeliest first, the lower id where probabilities are
+                             // equal
+  at::Tensor gate_TK;        // differentiable
+  // Probability that another draw of its noise would choose the expert (Shazeer, Eq. 8-9);
+  // differentiable; undefined where there was no noise.
+  at::Tensor load_TN;
+  at::Tensor taken_TK;  // bool: the chosen expert has room for the token; undefined: for all
 };
 
-// Multiplicative noise on what the router sees, in training (arXiv:2101.03961, Sec. 2.2).
+// Noise in training.
 struct RouterNoise {
-  double jitter = 0;  // amplitude; 0: none, and the rest is not looked at
-  RandomKey key;
-  at::Tensor row_ids_B;  // int64: global rows, see KeyedJitter
+  bool gate_noise = false;  // of noisy_topk
+  double jitter = 0;        // amplitude of a multiplicative noise on what the router sees
+                            // (arXiv:2101.03961, Sec. 2.2); 0: none
+  RandomKey key;            // of both; without them the rest is not looked at
+  at::Tensor row_ids_B;     // int64: global rows, see KeyedJitter
 };
 
 class Router {
  public:
-  // Parameter: prefix + "w_gate" [D,N].
-  Router(const std::string& prefix, int64_t width, int64_t num_experts, double init_std,
-         ParameterFactory& factory);
-  // In the precision of w_gate, whatever that of x_TD. The noise acts on a copy: experts see x_TD
-  // itself. `chosen_T`: the experts of an earlier pass over the same x_TD, which are then taken
+  // Parameters: prefix + "w_gate" [D,N], and for noisy_topk "w_noise" [D,N], which starts at zero.
+  Router(const std::string& prefix, const ModelConfig& config, ParameterFactory& factory);
+  // In the precision of w_gate, whatever that of x_TD. Jitter acts on a copy: experts see x_TD
+  // itself. `chosen_TK`: the experts of an earlier pass over the same x_TD, which are then taken
   // instead of the likeliest.
   RoutingResult Forward(const at::Tensor& x_TD, const RouterNoise& noise,
-                        const at::Tensor& chosen_T = {}) const;
+                        const at::Tensor& chosen_TK = {}) const;
 
  private:
-  at::Tensor w_gate_DN_;
+  int64_t top_k_;
+  bool renormalize_;
+  at::Tensor w_gate_DN_, w_noise_DN_;
 };
 
 }  // namespace hypermoe

@@ -2,11 +2,13 @@
 
 #include <cmath>
 
+#include "model/config_values.h"
+
 namespace hypermoe {
 
 SideNetwork::SideNetwork(const std::string& prefix, const ModelConfig& config,
                          int64_t adapter_width, ParameterFactory& factory)
-    : adapter_(config.kind() == ModelConfig::adapter) {
+    : adapter_(config.kind() == ModelConfig::adapter), activation_(ActivationOf(config)) {
   const int64_t width = config.hidden_size(), inner = config.ffn_size();
   const Init zero = Init::Constant(0);
   if (adapter_) {
@@ -28,7 +30,7 @@ SideNetwork::SideNetwork(const std::string& prefix, const ModelConfig& config,
 
 at::Tensor SideNetwork::Forward(const at::Tensor& x_TD) const {
   if (!weights_.up_GDF.defined()) return {};
-  if (!adapter_) return GroupedFfn(x_TD, {x_TD.size(0)}, weights_, Activation::kGeluTanh);
+  if (!adapter_) return GroupedFfn(x_TD, {x_TD.size(0)}, weights_, activation_);
   // Its matrices are stored as [out, in] (checkpoint names).
   GroupedFfnWeights turned = weights_;
   turned.up_GDF = weights_.up_GDF.t();

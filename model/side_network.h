@@ -28,6 +28,7 @@ class SideNetwork {
 
  private:
   bool adapter_;
+  Activation activation_;      // of a shared expert
   GroupedFfnWeights weights_;  // without the axis of groups; an adapter's matrices [out, in]
 };
 

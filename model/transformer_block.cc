@@ -7,6 +7,7 @@
 #include "kernels/causal_attention.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/linear.h"
+#include "model/config_values.h"
 
 namespace hypermoe {
 
@@ -75,7 +76,7 @@ at::Tensor TransformerBlock::Attention(const at::Tensor& x_TD, const at::Tensor&
     cached_values = values;
   }
   AttentionDropout dropout;
-  dropout.probability = mode.training ? config_.dropout() : 0.0;
+  dropout.probability = mode.training ? AttentionDropoutOf(config_) : 0.0;
   dropout.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("attention probabilities");
   dropout.row_ids_B = row_ids_B;
   const at::Tensor attended_BHSC = CausalAttention(qkv[0], keys, values, dropout);
@@ -89,8 +90,9 @@ at::Tensor TransformerBlock::FeedForward(const at::Tensor& x_TD, const at::Tenso
   if (moe_ != nullptr) {
     MoePass pass;
     pass.num_rows = row_ids_B.numel();
+    pass.noise.gate_noise = mode.training;
     pass.noise.jitter = mode.training ? config_.router_jitter() : 0.0;
-    pass.noise.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("router jitter");
+    pass.noise.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("router");
     pass.noise.row_ids_B = row_ids_B;
     // Generation (with a cache) takes every token.
     if (mode.training) {
@@ -101,7 +103,7 @@ at::Tensor TransformerBlock::FeedForward(const at::Tensor& x_TD, const at::Tenso
     pass.record = record;
     return moe_->Forward(x_TD, pass, routing);
   }
-  return GroupedFfn(x_TD, {x_TD.size(0)}, dense_, Activation::kGeluTanh);
+  return GroupedFfn(x_TD, {x_TD.size(0)}, dense_, ActivationOf(config_));
 }
 
 }  // namespace hypermoe

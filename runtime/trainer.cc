@@ -8,8 +8,8 @@
 #include <array>
 #include <cmath>
 
-#include "model/balance_loss.h"
 #include "model/expert_capacity.h"
+#include "model/router_losses.h"
 #include "parallel/gradient_norm.h"
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
@@ -96,7 +96,11 @@ std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communica
 // Turns this rank's shares into global values by two small all-reduces: sums of losses and bytes,
 // means of calls and seconds, the largest memory.
 void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) {
-  std::vector<double> sums = {result->loss, result->balance_loss, result->router_z_loss};
+  const std::array<double*, 5> losses = {&result->loss, &result->balance_loss,
+                                         &result->importance_loss, &result->load_loss,
+                                         &result->router_z_loss};
+  std::vector<double> sums;
+  for (const double* loss : losses) sums.push_back(*loss);
   StepSeconds& s = result->seconds;
   const std::array<double*, 5> seconds = {&s.data, &s.forward, &s.backward, &s.reduce,
                                           &s.optimizer};
@@ -108,8 +112,7 @@ void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) 
   }
   world.AllReduceSum(at::from_blob(sums.data(), {static_cast<int64_t>(sums.size())}, at::kDouble));
   auto sum = sums.begin();
-  for (double* loss : {&result->loss, &result->balance_loss, &result->router_z_loss})
-    *loss = *sum++;
+  for (double* loss : losses) *loss = *sum++;
   for (double* phase : seconds) *phase = *sum++ / world.size();
   for (Traffic& traffic : result->traffic) {
     traffic.calls = std::llround(*sum++ / world.size());
@@ -242,24 +245,24 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* resul
   const double batch_tokens =
       static_cast<double>(train.batch_size()) * static_cast<double>(sequence_length);
   const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, batch_tokens);
-  const BalanceLoss balance =
-      ComputeBalanceLoss(output.routing, sequence_length, config_.model().balance_loss(),
-                         {train.micro_batches(), train.batch_size()}, *mesh_.world);
-  const at::Tensor router_z =
-      RouterZLoss(output.routing, batch_tokens) * config_.model().router_z_coefficient();
+  const RouterLosses router =
+      ComputeRouterLosses(output.routing, sequence_length, config_.model(),
+                          {train.micro_batches(), train.batch_size()}, *mesh_.world);
   watch.Lap("forward", &result->seconds.forward);
 
   if (micro_batch + 1 == train.micro_batches()) reducer_.Arm();
-  (language_model + balance.share + router_z).backward();
+  (language_model + router.Total()).backward();
   watch.Lap("backward", &result->seconds.backward);
   result->loss += language_model.item<double>();
-  result->balance_loss += balance.share.item<double>();
-  result->router_z_loss += router_z.item<double>();
+  result->balance_loss += router.switch_balance.item<double>();
+  result->importance_loss += router.importance.item<double>();
+  result->load_loss += router.load.item<double>();
+  result->router_z_loss += router.router_z.item<double>();
   const auto add = [](at::Tensor& sum, const at::Tensor& counts) {
     sum = sum.defined() ? sum + counts : counts;
   };
-  add(result->tokens_LN, balance.tokens_LN);
-  add(result->dropped_LN, balance.dropped_LN);
+  add(result->tokens_LN, router.tokens_LN);
+  add(result->dropped_LN, router.dropped_LN);
 }
 
 RandomKey Trainer::StepKey(int64_t step) const {

@@ -38,9 +38,9 @@ struct StepSeconds {
 
 // What one step says about itself: global values, the same on every rank.
 struct StepResult {
-  double loss = 0;          // mean cross-entropy of the batch, nats a token
-  double balance_loss = 0;  // coefficient included, as in the next one
-  double router_z_loss = 0;
+  double loss = 0;  // mean cross-entropy of the batch, nats a token
+  // Of the router (model/router_losses.h), coefficients included.
+  double balance_loss = 0, importance_loss = 0, load_loss = 0, router_z_loss = 0;
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   StepSeconds seconds;

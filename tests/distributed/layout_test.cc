@@ -15,7 +15,7 @@
 namespace hypermoe {
 namespace {
 
-// Smallest lead of a chosen expert over the second, over all tokens of step 3: rounding must not
+// Smallest lead of a chosen expert over the next one, over all tokens of step 3: rounding must not
 // change a choice.
 double RoutingMargin(const RunConfig& config) {
   Trainer trainer(config, OneRankMesh(), TinyTokens());
@@ -30,8 +30,10 @@ double RoutingMargin(const RunConfig& config) {
   for (const RoutingResult& layer :
        trainer.model().Forward(rows.Rows(3, 0, config.train().batch_size()), mode).routing) {
     const at::Tensor sorted_TN = std::get<0>(layer.probs_TN.sort(1, true));
-    margin =
-        std::min(margin, (sorted_TN.select(1, 0) - sorted_TN.select(1, 1)).min().item<double>());
+    for (int64_t r = 0; r < config.model().top_k(); ++r) {
+      const at::Tensor lead_T = sorted_TN.select(1, r) - sorted_TN.select(1, r + 1);
+      margin = std::min(margin, lead_T.min().item<double>());
+    }
   }
   return margin;
 }
@@ -48,6 +50,7 @@ struct LayoutCase {
   HyperConfig::Execution execution = HyperConfig::source;
   bool limited = false;  // capacity per row
   Memory memory = Memory::kPlain;
+  bool noisy_top_2 = false;  // with importance and load losses
 };
 
 class LayoutTest : public testing::TestWithParam<LayoutCase> {
@@ -56,6 +59,14 @@ class LayoutTest : public testing::TestWithParam<LayoutCase> {
     RunConfig config = TinyConfig(GetParam().kind, GetParam().num_experts, GetParam().dtype);
     config.mutable_hyper()->set_execution(GetParam().execution);
     if (GetParam().limited) LimitCapacity(&config);
+    if (GetParam().noisy_top_2) {
+      ModelConfig& model = *config.mutable_model();
+      model.set_router(ModelConfig::noisy_topk);
+      model.set_top_k(2);
+      model.set_renormalize(GetParam().limited);
+      model.set_importance_coefficient(0.02);
+      model.set_load_coefficient(0.03);
+    }
     if (GetParam().memory == Memory::kRecomputeAndShard) {
       config.mutable_train()->set_recompute(TrainConfig::blocks);
       config.mutable_optimizer()->set_zero1(true);
@@ -141,7 +152,14 @@ INSTANTIATE_TEST_SUITE_P(
                                1e-12, HyperConfig::owner, true, Memory::kRecomputeAndShard},
                     LayoutCase{"hyper32", ModelConfig::hyper, 6, RuntimeConfig::float32, 1e-5},
                     LayoutCase{"hyper_owner32", ModelConfig::hyper, 6, RuntimeConfig::float32, 1e-5,
-                               HyperConfig::owner}),
+                               HyperConfig::owner},
+                    LayoutCase{"moe_noisy_top2", ModelConfig::moe, 6, RuntimeConfig::float64, 1e-12,
+                               HyperConfig::source, true, Memory::kRecomputeAndShard, true},
+                    LayoutCase{"hyper_noisy_top2", ModelConfig::hyper, 6, RuntimeConfig::float64,
+                               1e-12, HyperConfig::source, false, Memory::kPlain, true},
+                    LayoutCase{"hyper_noisy_top2_owner", ModelConfig::hyper, 6,
+                               RuntimeConfig::float32, 1e-5, HyperConfig::owner, true,
+                               Memory::kRecomputeAndShard, true}),
     [](const auto& info) { return info.param.name; });
 
 // Errors that the field has shipped, planted into a right result: the comparison must see each.

@@ -40,8 +40,8 @@ int64_t RowsToOtherRanks(const RunConfig& config, int degree, bool all) {
         const int64_t length = config.model().sequence_length();
         for (int64_t t = (mine.begin - whole.begin) * length; t < (mine.end - whole.begin) * length;
              ++t) {
-          const bool taken = !layer.taken_T.defined() || layer.taken_T[t].item<bool>();
-          const auto expert = layer.expert_ids_T[t].item<int64_t>();
+          const bool taken = !layer.taken_TK.defined() || layer.taken_TK[t][0].item<bool>();
+          const auto expert = layer.expert_ids_TK[t][0].item<int64_t>();
           const RowRange own = ExpertsOfRank(kExperts, degree, rank % degree);
           if ((taken || all) && (expert < own.begin || expert >= own.end)) ++sent;
         }

@@ -4,6 +4,8 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace hypermoe {
 namespace {
 
@@ -23,29 +25,30 @@ CapacityConfig PerGroup(double factor, int rows) {
 }
 
 std::vector<bool> Taken(const std::vector<int64_t>& ids, int64_t rows, int64_t num_experts,
-                        const CapacityConfig& config) {
-  const at::Tensor taken = TokensTaken(at::tensor(ids, at::kLong), rows, num_experts, config);
+                        const CapacityConfig& config, int64_t top_k = 1) {
+  const at::Tensor taken =
+      ChoicesTaken(at::tensor(ids, at::kLong).view({-1, top_k}), rows, num_experts, config);
   const bool* data = taken.const_data_ptr<bool>();
   return std::vector<bool>(data, data + taken.numel());
 }
 
-TEST(TokensTakenTest, WithoutLimitIsUndefined) {
-  EXPECT_FALSE(TokensTaken(at::tensor({0L, 0L}), 1, 2, {}).defined());
+TEST(ChoicesTakenTest, WithoutLimitIsUndefined) {
+  EXPECT_FALSE(ChoicesTaken(at::tensor({0L, 0L}).view({2, 1}), 1, 2, {}).defined());
 }
 
-TEST(TokensTakenTest, FirstTokensOfEachRow) {
+TEST(ChoicesTakenTest, FirstTokensOfEachRow) {
   EXPECT_EQ(Taken({0, 1, 0, 0, /**/ 0, 0, 0, 1}, 2, 2, PerRow(2)),
             (std::vector<bool>{true, true, true, false, /**/ true, true, false, true}));
 }
 
 // The case of the Switch model: expert_capacity 64, a row of 65 tokens that all choose one expert.
-TEST(TokensTakenTest, TheSixtyFifthToken) {
+TEST(ChoicesTakenTest, TheSixtyFifthToken) {
   std::vector<bool> expected(65, true);
   expected.back() = false;
   EXPECT_EQ(Taken(std::vector<int64_t>(65, 3), 1, 8, PerRow(64)), expected);
 }
 
-TEST(TokensTakenTest, GroupsGoAcrossRowsAndTheLastMayBeShorter) {
+TEST(ChoicesTakenTest, GroupsGoAcrossRowsAndTheLastMayBeShorter) {
   // Groups of two rows of six: floor(1.0 * 12 / 2) = 6 tokens an expert; the last row alone: the
   // smallest limit, 4, instead of 3.
   std::vector<bool> expected(18, true);
@@ -54,20 +57,33 @@ TEST(TokensTakenTest, GroupsGoAcrossRowsAndTheLastMayBeShorter) {
   EXPECT_EQ(Taken(std::vector<int64_t>(18, 1), 3, 2, PerGroup(1.0, 2)), expected);
 }
 
-TEST(TokensTakenTest, GroupOfAllRows) {
+TEST(ChoicesTakenTest, GroupOfAllRows) {
   std::vector<bool> expected(20, true);
   for (int64_t t = 12; t < 20; ++t) expected[t] = false;  // floor(1.25 * 20 / 2) = 12
   EXPECT_EQ(Taken(std::vector<int64_t>(20, 0), 5, 2, PerGroup(1.25, 0)), expected);
 }
 
-TEST(TokensTakenTest, NoRows) {
+// One row of three tokens, two choices each: the second choice of the first token queues behind the
+// first choices of the others.
+TEST(ChoicesTakenTest, FirstChoicesGoBeforeSecondOnes) {
+  EXPECT_EQ(Taken({0, 1, /**/ 1, 0, /**/ 1, 2}, 1, 3, PerRow(2), 2),
+            (std::vector<bool>{true, false, /**/ true, true, /**/ true, true}));
+}
+
+// floor(factor * K * T / N).
+TEST(ChoicesTakenTest, TheShareCountsChoices) {
+  const std::vector<bool> taken = Taken(std::vector<int64_t>(20, 0), 1, 2, PerGroup(1.6, 0), 2);
+  EXPECT_EQ(std::count(taken.begin(), taken.end(), true), 16);  // floor(1.6 * 2 * 10 / 2)
+}
+
+TEST(ChoicesTakenTest, NoRows) {
   for (const CapacityConfig& config : {PerRow(2), PerGroup(1.0, 0), PerGroup(1.0, 3)}) {
-    EXPECT_EQ(TokensTaken(at::empty({0}, at::kLong), 0, 4, config).numel(), 0);
+    EXPECT_EQ(ChoicesTaken(at::empty({0, 2}, at::kLong), 0, 4, config).numel(), 0);
   }
 }
 
-TEST(TokensTakenTest, RefusesTokensThatAreNoRows) {
-  EXPECT_THROW(TokensTaken(at::tensor({0L, 0L, 0L}), 2, 2, PerRow(1)), c10::Error);
+TEST(ChoicesTakenTest, RefusesTokensThatAreNoRows) {
+  EXPECT_THROW(ChoicesTaken(at::tensor({0L, 0L, 0L}).view({3, 1}), 2, 2, PerRow(1)), c10::Error);
 }
 
 }  // namespace

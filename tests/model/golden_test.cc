@@ -12,8 +12,8 @@
 #include <set>
 #include <string>
 
-#include "model/balance_loss.h"
 #include "model/gpt2.h"
+#include "model/router_losses.h"
 #include "runtime/safetensors.h"
 
 namespace hypermoe {
@@ -25,7 +25,6 @@ struct GoldenCase {
   std::string name;
   ModelConfig model;
   HyperConfig hyper;
-  double router_z = 0;
 };
 
 GoldenCase DenseCase() {
@@ -65,7 +64,7 @@ GoldenCase HyperCase(HyperConfig::Execution execution) {
   hyper.set_layer_embedding_dim(5);
   hyper.set_hidden_dim(16);
   hyper.set_bottleneck_dim(8);
-  golden.router_z = 0.001;
+  model.set_router_z_coefficient(0.001);
   return golden;
 }
 
@@ -134,20 +133,16 @@ TEST_P(GoldenTest, LogitsLossesRoutingAndGradients) {
   ExpectClose(ce, Golden("loss.ce"), 1e-3, "loss.ce");
   at::Tensor total = ce;
   if (!output.routing.empty()) {
-    const at::Tensor balance = ComputeBalanceLoss(output.routing, batch.input_ids_BS.size(1),
-                                                  GetParam().model.balance_loss(), {1, 3}, *world_)
-                                   .share;
-    ExpectClose(balance, Golden("loss.switch_balance"), 1e-3, "loss.switch_balance");
-    total = total + balance;
-    const at::Tensor router_z =
-        RouterZLoss(output.routing, static_cast<double>(batch.input_ids_BS.numel())) *
-        GetParam().router_z;
-    ExpectClose(router_z, Golden("loss.router_z"), 1e-3, "loss.router_z");
-    total = total + router_z;
+    const RouterLosses losses =
+        ComputeRouterLosses(output.routing, batch.input_ids_BS.size(1), GetParam().model,
+                            {1, batch.input_ids_BS.size(0)}, *world_);
+    ExpectClose(losses.switch_balance, Golden("loss.switch_balance"), 1e-3, "loss.switch_balance");
+    ExpectClose(losses.router_z, Golden("loss.router_z"), 1e-3, "loss.router_z");
+    total = total + losses.Total();
     for (size_t i = 0; i < output.routing.size(); ++i) {
       const at::Tensor expected =
           Golden("routing." + std::to_string(model_->sparse_layers()[i]) + ".experts");
-      EXPECT_TRUE(output.routing[i].expert_ids_T.equal(expected.reshape({-1})));
+      EXPECT_TRUE(output.routing[i].expert_ids_TK.flatten().equal(expected.flatten()));
     }
   }
   ExpectClose(total, Golden("loss.total"), 1e-3, "loss.total");

@@ -1,54 +1,145 @@
 #include "model/router.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "model/balance_loss.h"
+#include "kernels/keyed_random.h"
 
 namespace hypermoe {
 namespace {
 
-// A router over 4 experts whose weights are all equal: every probability is 1/4.
-Router UndecidedRouter(std::vector<Parameter>* parameters) {
-  ParameterFactory factory(1, at::kDouble, parameters);
-  Router router("router.", 3, 4, 1.0, factory);
-  GlobalViews(parameters->back(), parameters->back().value)[0].tensor.fill_(0.5);
-  return router;
+ModelConfig FourExperts(int top_k, bool renormalize = false) {
+  ModelConfig config;
+  config.set_hidden_size(4);
+  config.set_num_experts(4);
+  config.set_top_k(top_k);
+  config.set_renormalize(renormalize);
+  return config;
 }
 
-TEST(RouterTest, TiesGoToTheLowerExpert) {
-  std::vector<Parameter> parameters;
-  const RoutingResult result =
-      UndecidedRouter(&parameters).Forward(at::ones({6, 3}, at::kDouble), {});
-  EXPECT_EQ(result.expert_ids_T.max().item<int64_t>(), 0);
-  EXPECT_DOUBLE_EQ(result.gate_T.min().item<double>(), 0.25);
+// A router over 4 experts; its logits are its input where w_gate is the identity.
+class TestedRouter {
+ public:
+  explicit TestedRouter(const ModelConfig& config)
+      : factory_(1, at::kDouble, &parameters_), router_("router.", config, factory_) {
+    for (int64_t e = 0; e < 4; ++e) value(0)[e].zero_()[e] = 1;
+  }
+  at::Tensor value(size_t i) { return parameters_[i].value.detach(); }
+  size_t size() const { return parameters_.size(); }
+  RoutingResult Forward(const at::Tensor& logits, const RouterNoise& noise = {}) {
+    return router_.Forward(logits, noise);
+  }
+
+ private:
+  std::vector<Parameter> parameters_;
+  ParameterFactory factory_;
+  Router router_;
+};
+
+at::Tensor Logits() {
+  return at::tensor({1.0, 3.0, 2.0, 0.0, /**/ 0.5, 0.5, -1.0, 0.5}).view({2, 4});
+}
+
+TEST(RouterTest, BestFirstAndTiesToTheLowerExpert) {
+  EXPECT_TRUE(TestedRouter(FourExperts(3))
+                  .Forward(Logits())
+                  .expert_ids_TK.equal(at::tensor({1L, 2L, 0L, 0L, 1L, 3L}).view({2, 3})));
+  EXPECT_TRUE(TestedRouter(FourExperts(1))
+                  .Forward(Logits())
+                  .expert_ids_TK.equal(at::tensor({1L, 0L}).view({2, 1})));
+  EXPECT_TRUE(TestedRouter(FourExperts(4))
+                  .Forward(at::ones({1, 4}, at::kDouble))
+                  .expert_ids_TK.equal(at::arange(4).view({1, 4})));
+}
+
+TEST(RouterTest, GatesAreProbabilitiesOrSharesOfTheirSum) {
+  const at::Tensor probs = at::softmax(Logits(), 1);
+  const RoutingResult plain = TestedRouter(FourExperts(2)).Forward(Logits());
+  EXPECT_DOUBLE_EQ(plain.gate_TK[0][1].item<double>(), probs[0][2].item<double>());
+  const RoutingResult shares = TestedRouter(FourExperts(2, true)).Forward(Logits());
+  EXPECT_DOUBLE_EQ(shares.gate_TK[0][0].item<double>(), 1 / (1 + std::exp(-1.0)));
+  EXPECT_NEAR(shares.gate_TK.sum(1).sub(1).abs().max().item<double>(), 0, 1e-15);
 }
 
 TEST(RouterTest, NoTokens) {
-  std::vector<Parameter> parameters;
-  const RoutingResult result =
-      UndecidedRouter(&parameters).Forward(at::zeros({0, 3}, at::kDouble), {});
-  EXPECT_EQ(result.expert_ids_T.numel(), 0);
-  EXPECT_TRUE(result.gate_T.requires_grad());
+  const RoutingResult result = TestedRouter(FourExperts(2)).Forward(at::zeros({0, 4}, at::kDouble));
+  EXPECT_EQ(result.expert_ids_TK.sizes(), at::IntArrayRef({0, 2}));
+  EXPECT_TRUE(result.gate_TK.requires_grad());
 }
 
-TEST(BalanceLossTest, IsOneLayerTimesCoefficientWhenProbabilitiesAreEven) {
-  std::vector<Parameter> parameters;
-  const Router router = UndecidedRouter(&parameters);
-  const std::vector<RoutingResult> routing(2, router.Forward(at::ones({6, 3}, at::kDouble), {}));
-  const auto world = NewSelfCommunicator("world");
-  BalanceLossConfig config;
-  config.set_coefficient(0.5);
-  for (const auto scope : {BalanceLossConfig::micro_batch, BalanceLossConfig::row}) {
-    config.set_scope(scope);
-    // N * sum_e f_e / N = 1 for each of the two layers; two rows of three tokens.
-    const BalanceLoss loss = ComputeBalanceLoss(routing, 3, config, {1, 2}, *world);
-    EXPECT_NEAR(loss.share.item<double>(), 0.5 * 2, 1e-15);
-    EXPECT_EQ(loss.tokens_LN[1][0].item<int64_t>(), 6);
+RouterNoise GateNoise(uint64_t step, int64_t rows) {
+  RouterNoise noise;
+  noise.gate_noise = true;
+  noise.key = RandomKey{7, step};
+  noise.row_ids_B = at::arange(rows, at::kLong);
+  return noise;
+}
+
+ModelConfig Noisy(int top_k) {
+  ModelConfig config = FourExperts(top_k);
+  config.set_router(ModelConfig::noisy_topk);
+  return config;
+}
+
+TEST(NoisyRouterTest, WithoutNoiseItIsTheSwitchRouter) {
+  TestedRouter noisy(Noisy(2));
+  EXPECT_EQ(noisy.size(), 2u);
+  const RoutingResult result = noisy.Forward(Logits()),
+                      plain = TestedRouter(FourExperts(2)).Forward(Logits());
+  EXPECT_TRUE(result.probs_TN.equal(plain.probs_TN));
+  EXPECT_FALSE(result.load_TN.defined());
+  // A Switch router has no gate noise to add.
+  EXPECT_TRUE(TestedRouter(FourExperts(2))
+                  .Forward(Logits(), GateNoise(0, 2))
+                  .logits_TN.equal(plain.logits_TN));
+}
+
+// Over many draws the noise has mean 0 and the deviation softplus(x w_noise) + 0.01.
+TEST(NoisyRouterTest, NoiseHasTheDeviationOfItsFormula) {
+  constexpr int64_t kRows = 20000;
+  TestedRouter router(Noisy(1));
+  router.value(1).fill_(0.25);  // softplus(4 * 0.25)
+  const at::Tensor logits =
+      router.Forward(at::ones({kRows, 4}, at::kDouble), GateNoise(3, kRows)).logits_TN;
+  const at::Tensor noise = logits - 1.0;
+  EXPECT_NEAR(noise.mean().item<double>(), 0, 0.02);
+  EXPECT_NEAR(noise.std().item<double>(), std::log(1 + std::exp(1.0)) + 0.01, 0.02);
+}
+
+// Drawing the noise of one expert anew, the others' held, it is chosen as often as load says.
+TEST(NoisyRouterTest, LoadIsTheShareOfDrawsThatChooseTheExpert) {
+  constexpr int64_t kDraws = 40000;
+  for (const int top_k : {1, 2, 3}) {
+    TestedRouter router(Noisy(top_k));
+    router.value(1).fill_(0.1);
+    const at::Tensor x = Logits().narrow(0, 0, 1);
+    const RoutingResult result = router.Forward(x, GateNoise(5, 1));
+    const at::Tensor noisy = result.logits_TN.detach()[0];
+    const double deviation = std::log(1 + std::exp(0.6)) + 0.01;
+    const at::Tensor draws = at::empty({kDraws}, at::kDouble);
+    for (int64_t e = 0; e < 4; ++e) {
+      FillNormal(draws, RandomKey{static_cast<uint64_t>(e), 1}, deviation);
+      const at::Tensor redrawn = draws + x[0][e].item<double>();
+      at::Tensor better = at::zeros({kDraws}, at::kLong);
+      for (int64_t other = 0; other < 4; ++other) {
+        if (other != e) better = better + redrawn.lt(noisy[other].item<double>());
+      }
+      const double chosen = better.lt(top_k).to(at::kDouble).mean().item<double>();
+      EXPECT_NEAR(result.load_TN[0][e].item<double>(), chosen, 0.01) << top_k << ", expert " << e;
+    }
   }
+}
+
+TEST(NoisyRouterTest, AllExpertsAreChosenWhateverTheNoise) {
+  EXPECT_FALSE(TestedRouter(Noisy(4)).Forward(Logits(), GateNoise(0, 2)).load_TN.defined());
 }
 
 }  // namespace

@@ -17,6 +17,8 @@ Outcome Compute(const RunConfig& config, const ProcessMesh& mesh) {
   Outcome outcome;
   outcome.loss = result.loss;
   outcome.balance_loss = result.balance_loss;
+  outcome.importance_loss = result.importance_loss;
+  outcome.load_loss = result.load_loss;
   outcome.router_z_loss = result.router_z_loss;
   outcome.gradient_norm = GlobalGradientNorm(trainer.buffers(), trainer.buckets(), *mesh.world);
   if (config.optimizer().zero1()) {
@@ -43,6 +45,8 @@ void ExpectEqual(const Outcome& actual, const Outcome& reference, double toleran
                  const std::string& what) {
   EXPECT_LE(RelativeError(actual.loss, reference.loss), tolerance) << what;
   EXPECT_LE(RelativeError(actual.balance_loss, reference.balance_loss), tolerance) << what;
+  EXPECT_LE(RelativeError(actual.importance_loss, reference.importance_loss), tolerance) << what;
+  EXPECT_LE(RelativeError(actual.load_loss, reference.load_loss), tolerance) << what;
   EXPECT_LE(RelativeError(actual.router_z_loss, reference.router_z_loss), tolerance) << what;
   EXPECT_LE(RelativeError(actual.gradient_norm, reference.gradient_norm), tolerance) << what;
   EXPECT_LE(LargestError(actual.gradients, reference.gradients), tolerance) << what;

@@ -16,7 +16,8 @@ std::vector<int> Degrees();
 // What one layout computed for step 3 of a randomized model; with optimizer.zero1 the scattered
 // gradients are put together again.
 struct Outcome {
-  double loss = 0, balance_loss = 0, router_z_loss = 0, gradient_norm = 0;
+  double loss = 0, balance_loss = 0, importance_loss = 0, load_loss = 0, router_z_loss = 0,
+         gradient_norm = 0;
   NamedTensors gradients;
   at::Tensor tokens_LN, dropped_LN;
 };

@@ -1,4 +1,4 @@
-#include "kernels/keyed_jitter.h"
+#include "kernels/keyed_noise.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>

@@ -1,4 +1,4 @@
-// Multiplicative noise that depends on the global row and the element, not on the layout.
+// Noise that depends on the global row and the element, not on the layout.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,5 +12,9 @@ namespace hypermoe {
 // 1); 0 returns x itself.
 at::Tensor KeyedJitter(const at::Tensor& x, double amplitude, const RandomKey& key,
                        const at::Tensor& row_ids_B);
+
+// Numbers of the standard normal distribution in the shape and dtype (float32 or float64) of x,
+// drawn in the same order.
+at::Tensor KeyedNormalLike(const at::Tensor& x, const RandomKey& key, const at::Tensor& row_ids_B);
 
 }  // namespace hypermoe
