@@ -192,7 +192,8 @@ at::Tensor HyperGenerator::ApplyBilinear(const at::Tensor& x_TD, const at::Tenso
     pre_TA = pre_TA + LinearTransposed(k, g.down_offset) + g.down_offset_bias.to(k.scalar_type());
   const at::Tensor h_TA = at::relu(pre_TA);
 
-  const at::Tensor outer = (h_TA.unsqueeze(2) * k.unsqueeze(1)).view({tokens, -1});
+  const at::Tensor outer =
+      (h_TA.unsqueeze(2) * k.unsqueeze(1)).view({tokens, bottleneck_ * hidden});
   const at::Tensor up = g.up.view({bottleneck_, width_, hidden}).permute({0, 2, 1});
   at::Tensor y_TD = Linear(outer, up.reshape({bottleneck_ * hidden, width_}), {});
   if (g.up_bias.defined()) y_TD = y_TD + Linear(h_TA, g.up_bias.view({bottleneck_, width_}), {});

@@ -43,6 +43,7 @@ HyperNetwork::HyperNetwork(const HyperConfig& config, const ModelConfig& model,
                            const std::vector<int64_t>& sparse_layers, ExpertRange local,
                            ParameterFactory& factory)
     : config_(config), top_k_(model.top_k()), generator_(config, model, sparse_layers, factory) {
+  TORCH_CHECK(config.execution() != HyperConfig::auto_, "hyper.execution auto was not resolved");
   if (!OncePerSelection(config)) return;
   selections_.emplace(model.num_experts(), top_k_);
   catalogue_size_ = selections_->count() <= kMaxCatalogue || by_expert() ? selections_->count() : 0;

@@ -6,7 +6,6 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/scatter_add.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/var.h>
 #include <ATen/ops/zeros.h>
 
 namespace hypermoe {
@@ -59,8 +58,10 @@ std::vector<at::Tensor> CountChoices(const std::vector<RoutingResult>& routing) 
 at::Tensor Cv2(const at::Tensor& values) {
   const int64_t count = values.size(-1);
   if (count == 1) return values.squeeze(-1) * 0;
-  const at::Tensor variance = at::var(values, /*dim=*/at::IntArrayRef{-1}, /*unbiased=*/true);
-  return variance / (values.mean(-1).pow(2) + kEpsilon);
+  // Not at::var, which warns where there are no rows.
+  const at::Tensor mean = values.mean(-1, /*keepdim=*/true);
+  const at::Tensor variance = (values - mean).pow(2).sum(-1) / static_cast<double>(count - 1);
+  return variance / (mean.squeeze(-1).pow(2) + kEpsilon);
 }
 
 // Its derivative by each value.

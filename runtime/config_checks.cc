@@ -5,8 +5,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/selections.h"
 #include "runtime/config_fields.h"
 #include "runtime/config_loader.h"
+#include "runtime/hyper_execution.h"
 #include "runtime/run_length.h"
 #include "runtime/tokenizer.h"
 
@@ -77,6 +79,59 @@ absl::Status CheckModel(const ModelConfig& model) {
       return ConfigError(
           absl::StrCat("model.sparse_layers names block ", layer, " twice: name it once"));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDropout(const ModelConfig& model) {
+  const std::pair<const char*, double> fields[] = {
+      {"embedding_dropout", model.embedding_dropout()},
+      {"attention_dropout", model.attention_dropout()}};
+  for (const auto& [field, value] : fields) {
+    if (value >= 0 || value == -1) continue;
+    return ConfigError(absl::StrCat("model.", field, " (", value,
+                                    ") must be a probability from 0, or -1 for that of "
+                                    "model.dropout: change it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRouting(const RunConfig& config) {
+  const ModelConfig& model = config.model();
+  if (model.kind() == ModelConfig::dense) return absl::OkStatus();
+  if (model.top_k() > model.num_experts()) {
+    return ConfigError(absl::StrCat("model.top_k (", model.top_k(),
+                                    ") must be at most model.num_experts (", model.num_experts(),
+                                    "): change either"));
+  }
+  return absl::OkStatus();
+}
+
+// That the execution can do what the other fields ask for.
+absl::Status CheckHyper(const RunConfig& config) {
+  const HyperConfig& hyper = config.hyper();
+  if (config.model().kind() != ModelConfig::hyper) return absl::OkStatus();
+  if (hyper.z() == HyperConfig::one_minus_prob && hyper.condition() != HyperConfig::unselected) {
+    return ConfigError(absl::StrCat(
+        "hyper.z is one_minus_prob, but hyper.condition is ",
+        HyperConfig::Condition_Name(hyper.condition()),
+        ": only condition unselected weighs experts by their probabilities; change either"));
+  }
+  const HyperConfig::Execution execution = hyper.execution();
+  if (execution != HyperConfig::source && execution != HyperConfig::owner) return absl::OkStatus();
+  const std::string name = HyperConfig::Execution_Name(execution);
+  if (!SharedBySelection(hyper)) {
+    return ConfigError(absl::StrCat(
+        "hyper.execution is ", name, ", which shares HyperExperts among tokens, but with ",
+        hyper.condition() == HyperConfig::hidden ? "hyper.condition hidden"
+                                                 : "hyper.z one_minus_prob",
+        " every token has its own: set hyper.execution to bilinear or auto"));
+  }
+  if (!NumSelections(config.model().num_experts(), config.model().top_k()).has_value()) {
+    return ConfigError(absl::StrCat("hyper.execution is ", name, ", but top ",
+                                    config.model().top_k(), " of ", config.model().num_experts(),
+                                    " experts are too many selections to tell apart: set "
+                                    "hyper.execution to bilinear or auto"));
   }
   return absl::OkStatus();
 }
@@ -169,6 +224,9 @@ absl::Status CompareFields(const Message& before, const Message& now, const std:
 
 absl::Status ValidateConfig(const RunConfig& config) {
   RETURN_IF_ERROR(CheckModel(config.model()));
+  RETURN_IF_ERROR(CheckDropout(config.model()));
+  RETURN_IF_ERROR(CheckRouting(config));
+  RETURN_IF_ERROR(CheckHyper(config));
   RETURN_IF_ERROR(CheckTokenizer(config));
   RETURN_IF_ERROR(CheckTrainFiles(config.data()));
   const TrainConfig& train = config.train();

@@ -8,6 +8,30 @@
 #include "runtime/input_file.h"
 
 namespace hypermoe {
+namespace {
+
+// Gives the fields of the preset that are absent its values. A complete configuration, as runs
+// write it, stays as it is.
+void ApplyPreset(HyperConfig* hyper) {
+  HyperConfig preset;
+  switch (hyper->preset()) {
+    case HyperConfig::defaults:
+      return;
+    case HyperConfig::paper:
+      preset.set_lin_bias(false);
+      break;
+    case HyperConfig::official_v1:
+      preset.set_agg(HyperConfig::sum);
+      preset.set_gen_bias(true);
+      preset.set_share(HyperConfig::stack);
+      preset.set_init(HyperConfig::off_small);
+      break;
+  }
+  preset.MergeFrom(*hyper);
+  *hyper = preset;
+}
+
+}  // namespace
 
 absl::StatusOr<RunConfig> LoadConfig(const std::string& path,
                                      const std::vector<std::string>& overrides) {
@@ -18,6 +42,7 @@ absl::StatusOr<RunConfig> LoadConfig(const std::string& path,
   }
   for (const std::string& assignment : overrides)
     RETURN_IF_ERROR(ApplyOverride(assignment, &config));
+  if (config.has_hyper()) ApplyPreset(config.mutable_hyper());
   FillDefaults(&config);
   return config;
 }

@@ -8,11 +8,15 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "kernels/matrix_product.h"
+#include "model/config_values.h"
 #include "model/expert_capacity.h"
 #include "model/gpt2.h"
+#include "model/hyper_network.h"
+#include "model/selections.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/process_mesh.h"
 #include "runtime/dataset.h"
+#include "runtime/hyper_execution.h"
 #include "runtime/model_cost.h"
 
 namespace hypermoe {
@@ -36,12 +40,13 @@ int64_t LargestTokens(const RunConfig& config, int world_size) {
          config.model().sequence_length();
 }
 
-// Tokens that experts with a capacity take, at most, to all.
+// Choices that experts with a capacity take, at most, to all.
 double TakenShare(const ModelConfig& model) {
   const CapacityConfig& capacity = model.training_capacity();
   if (capacity.mode() == CapacityConfig::factor_per_group) return std::min(1.0, capacity.factor());
-  return std::min(1.0, static_cast<double>(capacity.tokens_per_row()) * model.num_experts() /
-                           model.sequence_length());
+  const double row_choices = static_cast<double>(model.sequence_length()) * model.top_k();
+  return std::min(
+      1.0, static_cast<double>(capacity.tokens_per_row()) * model.num_experts() / row_choices);
 }
 
 // The tensors of a step, after model/ and kernels/. In the letters of those files; all results are
@@ -57,11 +62,13 @@ class Planner {
         D_(model_.hidden_size()),
         F_(model_.ffn_size()),
         N_(model_.num_experts()),
+        K_(model_.kind() == ModelConfig::dense ? 1 : model_.top_k()),
         A_(config.hyper().bottleneck_dim()),
         V_(model_.vocab_size()),
         local_experts_(ExpertsOfRank(N_, expert_degree, 0).size()),
         parameter_(config.runtime().dtype() == RuntimeConfig::float64 ? 8 : 4),
         element_(config.runtime().dtype() == RuntimeConfig::bfloat16 ? 2 : parameter_),
+        execution_(ChooseExecution(config, world_size, expert_degree).execution),
         sparse_layers_(SparseLayers(model_)) {}
 
   MemoryPlan Plan() const;
@@ -80,21 +87,31 @@ class Planner {
   };
 
   bool Is(ModelConfig::Kind kind) const { return model_.kind() == kind; }
-  // Experts that this rank generates for.
-  int64_t Generated() const { return HyperAtOwner() ? local_experts_ : N_; }
-  bool HyperAtOwner() const {
-    return Is(ModelConfig::hyper) && config_.hyper().execution() == HyperConfig::owner;
+  bool Executes(HyperConfig::Execution execution) const {
+    return Is(ModelConfig::hyper) && execution_ == execution;
   }
+  bool HyperAtOwner() const { return Executes(HyperConfig::owner); }
+  // HyperExperts of a layer that this rank generates: once per step, or in every pass.
+  int64_t Generated() const {
+    if (!Executes(HyperConfig::source) && !HyperAtOwner()) return 0;
+    if (HyperAtOwner() && K_ == 1) return local_experts_;
+    const int64_t all = *NumSelections(N_, K_);
+    return InCatalogue() ? all : std::min(all, T_);
+  }
+  bool InCatalogue() const { return K_ == 1 || *NumSelections(N_, K_) <= kMaxCatalogue; }
   bool Limited() const { return model_.training_capacity().mode() != CapacityConfig::none; }
   bool Recompute() const { return config_.train().recompute() == TrainConfig::blocks; }
   int64_t Rows(int64_t columns) const { return T_ * columns * element_; }
-  // Of the tokens that this rank's experts take.
+  // A row for each choice.
+  int64_t Choices(int64_t columns) const { return K_ * Rows(columns); }
+  // Of the choices that this rank's experts take.
   int64_t Taken(int64_t columns) const {
     double share = expert_degree_ > 1 ? kBusiest : 1.0;
     if (Limited()) share = TakenShare(model_);
-    return static_cast<int64_t>(share * static_cast<double>(Rows(columns)));
+    return static_cast<int64_t>(share * static_cast<double>(Choices(columns)));
   }
-  int64_t Mask(int64_t columns) const { return model_.dropout() > 0 ? T_ * columns : 0; }
+  int64_t Mask(int64_t columns, double dropout) const { return dropout > 0 ? T_ * columns : 0; }
+  int64_t Mask(int64_t columns) const { return Mask(columns, model_.dropout()); }
   bool Mixed() const { return element_ != parameter_; }
   // A weight in the precision of activations.
   int64_t Copy(int64_t elements) const { return Mixed() ? elements * element_ : 0; }
@@ -121,8 +138,9 @@ class Planner {
   const RunConfig& config_;
   const ModelConfig& model_;
   int64_t world_size_, expert_degree_;
-  int64_t T_, D_, F_, N_, A_, V_, local_experts_;
+  int64_t T_, D_, F_, N_, K_, A_, V_, local_experts_;
   int64_t parameter_, element_;  // bytes of an element of parameters, of activations
+  HyperConfig::Execution execution_;
   std::vector<int64_t> sparse_layers_;
 };
 
@@ -140,7 +158,7 @@ void Planner::AddStatic(MemoryPlan* plan) const {
         ((replicated + world_size_ - 1) / world_size_ + (experts + holders - 1) / holders);
   }
   const auto sparse = static_cast<int64_t>(sparse_layers_.size());
-  if (Is(ModelConfig::hyper) && config_.hyper().execution() != HyperConfig::per_token) {
+  if (Generated() > 0 && InCatalogue()) {
     plan->hyper_experts = 2 * sparse * Generated() * 2 * D_ * A_ * parameter_;
   }
   const int64_t buckets = static_cast<int64_t>(kMaxPendingReductions) *
@@ -156,7 +174,7 @@ void Planner::AddAttention(Block* block) const {
   block->attention = Norm() + Rows(3 * D_) + Rows(D_) + Mask(D_) + Copy(4 * D_ * D_);
   // Gradients of query, key and value, gathered and laid out; of the block's output and middle.
   block->attention_backward = Rows(8 * D_) + Product(3 * D_ * D_);
-  if (model_.dropout() > 0) {
+  if (AttentionDropoutOf(model_) > 0) {
     // Written out: probabilities before and after dropout, and its mask.
     const int64_t scores = T_ * heads * positions;
     block->attention += scores * (parameter_ + element_ + 1);
@@ -176,28 +194,35 @@ void Planner::AddSparse(Block* block) const {
   const bool hyper = Is(ModelConfig::hyper);
   const int64_t router = T_ * D_ * parameter_;
   // Received rows and what the experts made of them, on either side of the exchange.
-  const int64_t rows = Taken(D_) + (Limited() ? Taken(D_) : Rows(D_));
+  const int64_t rows = Taken(D_) + (Limited() ? Taken(D_) : Choices(D_));
   // To the owner all travel, for the HyperExpert.
-  const int64_t record = HyperAtOwner() && Limited() ? Rows(2 * D_) : rows;
+  const int64_t record = HyperAtOwner() && Limited() ? Choices(2 * D_) : rows;
   // Logits, probabilities and a gradient from the losses that look at them; expert ids, the
   // permutation and its inverse.
-  const int64_t decision = 3 * T_ * N_ * parameter_ + 3 * T_ * 8;
+  const int64_t decision = 3 * T_ * N_ * parameter_ + 3 * K_ * T_ * 8;
   block->input += decision + (exchanged ? record : 0);
   block->feed_forward = Norm() + Mask(D_) + rows + decision + 2 * Taken(F_) + 2 * T_ * parameter_ +
                         Copy(local_experts_ * 2 * D_ * F_);
   if (model_.router_jitter() > 0) block->feed_forward += 2 * router;
+  // Clean logits, noise, its deviation and what load is made of.
+  if (model_.router() == ModelConfig::noisy_topk) block->feed_forward += 8 * T_ * N_ * parameter_;
+  if (K_ > 1) {
+    // Rows as they return to their tokens, to be summed up; the sum's gradient by choice.
+    block->feed_forward += Choices(D_);
+    block->feed_forward_backward += Choices(2 * D_);
+  }
   if (Mixed()) block->feed_forward += router;  // its input
   if (Limited()) {
     // Beside the returned rows those with a zero for each token dropped; beside the received ones
     // those that the HyperExpert sees.
-    block->feed_forward += Rows(hyper ? 2 * D_ : D_);
+    block->feed_forward += hyper ? Choices(2 * D_) : Choices(D_);
   } else if (hyper && !HyperAtOwner() && exchanged) {
     block->feed_forward += Rows(D_);
   }
   // Returned rows in the gate's precision.
   if (Mixed() && hyper) block->feed_forward += router - Rows(D_);
   // Early in training most tokens may choose one expert, so one group's rows count as all.
-  block->feed_forward_backward =
+  block->feed_forward_backward +=
       Rows(4 * D_) + Taken(exchanged ? 2 * D_ : D_) + 2 * Taken(F_) + Product(D_ * F_);
   // What the owner's record holds are rows with their gates, from which the rows are copied.
   if (Recompute() && HyperAtOwner() && exchanged) block->feed_forward_backward += record;
@@ -206,15 +231,20 @@ void Planner::AddSparse(Block* block) const {
 void Planner::AddSide(Block* block) const {
   if (Is(ModelConfig::moe_share)) block->feed_forward += Ffn(F_) + Copy(2 * D_ * F_);
   if (Is(ModelConfig::adapter)) block->feed_forward += Ffn(A_) + Copy(2 * D_ * A_);
-  if (Is(ModelConfig::hyper)) {
-    block->feed_forward += HyperAtOwner() && !Limited() ? 2 * Taken(A_) : Ffn(A_);
-    block->feed_forward += Copy(Generated() * 2 * D_ * A_);
+  if (!Is(ModelConfig::hyper)) return;
+  const int64_t hidden = config_.hyper().hidden_dim();
+  block->feed_forward += HyperAtOwner() && !Limited() && K_ == 1 ? 2 * Taken(A_) : Ffn(A_);
+  block->feed_forward += Copy(Generated() * 2 * D_ * A_);
+  int64_t matrices = 0;  // generated in the pass
+  if (Executes(HyperConfig::per_token)) matrices = T_ * 2 * D_ * A_ * parameter_;
+  if (Generated() > 0 && !InCatalogue()) matrices = Generated() * 2 * D_ * A_ * parameter_;
+  if (Generated() > 0 && K_ > 1) matrices += Rows(D_);  // sorted by selection
+  if (Executes(HyperConfig::bilinear)) {
+    // x W_D, the outer product, and W_U laid out for it.
+    matrices = Rows(2 * A_ * hidden) + D_ * A_ * hidden * (parameter_ + element_);
   }
-  if (Is(ModelConfig::hyper) && config_.hyper().execution() == HyperConfig::per_token) {
-    const int64_t matrices = T_ * 2 * D_ * A_ * parameter_;  // two a token
-    block->feed_forward += matrices;
-    block->feed_forward_backward += matrices;
-  }
+  block->feed_forward += matrices;
+  block->feed_forward_backward += matrices;
 }
 
 std::vector<Planner::Block> Planner::Blocks() const {
@@ -237,7 +267,7 @@ Planner::Peak Planner::LargestPeak() const {
   const std::vector<Block> blocks = Blocks();
   const int64_t ids = 6 * T_ * 8;  // with labels, of three batches
   // The logits, which backward turns into their gradient, stay to its end.
-  int64_t kept = ids + Rows(V_) + Mask(D_);
+  int64_t kept = ids + Rows(V_) + Mask(D_, EmbeddingDropoutOf(model_));
   for (const Block& block : blocks) {
     kept += Recompute() ? block.input : block.attention + block.feed_forward;
   }
@@ -256,7 +286,7 @@ Planner::Peak Planner::LargestPeak() const {
     kept -= block.attention;
   }
   // Last, the HyperExperts' gradients go back through the hypernetwork's two large matrices.
-  if (Is(ModelConfig::hyper)) {
+  if (Generated() > 0 && InCatalogue()) {
     consider(ids, D_ * A_ * config_.hyper().hidden_dim() * parameter_);
   }
   return largest;

@@ -29,10 +29,9 @@ struct MemoryPlan {
   }
 };
 
-// `expert_degree` divides `world_size`; `config` has passed ValidateConfig; hyper.execution auto
-// counts as source, which needs more. Holds for a process that has called UseMallocForTensors and
-// LimitKernelCaches (process_memory.h). Mapped token files and checkpoints being written are not
-// counted.
+// `expert_degree` divides `world_size`; `config` has passed ValidateConfig. Holds for a process
+// that has called UseMallocForTensors and LimitKernelCaches (process_memory.h). Mapped token files
+// and checkpoints being written are not counted.
 MemoryPlan PlanMemory(const RunConfig& config, int world_size, int expert_degree);
 
 // "2.10 GiB: parameters 203 MiB, gradients 203 MiB, ..."; parts that are 0 are left out.

@@ -1,6 +1,10 @@
 #include "runtime/model_cost.h"
 
+#include <algorithm>
+
 #include "model/gpt2.h"
+#include "model/selections.h"
+#include "runtime/hyper_execution.h"
 #include "runtime/run_length.h"
 
 namespace hypermoe {
@@ -13,31 +17,56 @@ struct Sizes {
         S(config.model().sequence_length()),
         V(config.model().vocab_size()),
         N(config.model().num_experts()),
+        K(config.model().top_k()),
         A(config.hyper().bottleneck_dim()),
         blocks(config.model().num_layers()),
-        sparse(static_cast<int64_t>(SparseLayers(config.model()).size())) {}
-  int64_t D, F, S, V, N, A, blocks, sparse;
+        sparse(static_cast<int64_t>(SparseLayers(config.model()).size())),
+        routers(config.model().router() == ModelConfig::noisy_topk ? 2 : 1) {}
+  int64_t D, F, S, V, N, K, A, blocks, sparse;
+  int64_t routers;  // matrices of a router
 };
 
 // A linear layer's weight and bias.
 int64_t Linear(int64_t in, int64_t out) { return in * out + out; }
 
-int64_t HyperParameters(const HyperConfig& hyper, const Sizes& s) {
-  const int64_t embedding = hyper.expert_embedding_dim(), mlp = hyper.mlp_hidden_dim(),
-                selection = hyper.selection_embedding_dim(), layer = hyper.layer_embedding_dim(),
-                hidden = hyper.hidden_dim();
-  return s.sparse * (s.N * embedding + Linear(embedding, mlp) + Linear(mlp, selection)) +
-         s.blocks * layer + Linear(selection + layer, hidden) + 2 * Linear(hidden, s.D * s.A);
+bool Hidden(const HyperConfig& hyper) { return hyper.condition() == HyperConfig::hidden; }
+
+// Inputs of the map to k.
+int64_t ProjectionInputs(const HyperConfig& hyper, const Sizes& s) {
+  return hyper.layer_embedding_dim() + (Hidden(hyper) ? s.D : hyper.selection_embedding_dim());
 }
 
-// Of the matrix products that generate every HyperExpert once (model/hyper_network.h, Eq. 5-7).
-int64_t GenerationFlops(const HyperConfig& hyper, const Sizes& s) {
+// How many a model has of what `scope` says.
+int64_t CountOf(HyperConfig::Scope scope, const Sizes& s) {
+  return scope == HyperConfig::layer ? s.sparse : 1;
+}
+
+int64_t HyperParameters(const HyperConfig& hyper, const Sizes& s) {
   const int64_t embedding = hyper.expert_embedding_dim(), mlp = hyper.mlp_hidden_dim(),
-                selection = hyper.selection_embedding_dim(), layer = hyper.layer_embedding_dim(),
+                selection = hyper.selection_embedding_dim(), hidden = hyper.hidden_dim(),
+                generated = s.D * s.A;
+  int64_t count = s.blocks * hyper.layer_embedding_dim();
+  if (!Hidden(hyper)) {
+    count += CountOf(hyper.emb_scope(), s) * s.N * embedding +
+             CountOf(hyper.sel_mlp_scope(), s) * (Linear(embedding, mlp) + Linear(mlp, selection));
+  }
+  int64_t generator = Linear(ProjectionInputs(hyper, s), hidden) + 2 * hidden * generated;
+  if (hyper.lin_bias()) generator += 2 * generated;
+  if (hyper.gen_bias()) generator += Linear(hidden, s.A) + Linear(hidden, s.D);
+  if (hyper.k_norm() == HyperConfig::layernorm) generator += 2 * hidden;
+  count += CountOf(hyper.share(), s) * generator;
+  return hyper.scale() == HyperConfig::learned ? count + s.sparse : count;
+}
+
+// Multiply-adds of the matrix products that generate one HyperExpert (model/hyper_generator.h, Eq.
+// 5-7); in the bilinear form they cost the same.
+int64_t GenerationCost(const HyperConfig& hyper, const Sizes& s) {
+  const int64_t embedding = hyper.expert_embedding_dim(), mlp = hyper.mlp_hidden_dim(),
                 hidden = hyper.hidden_dim();
-  const int64_t multiply_adds_per_expert = s.N * embedding + embedding * mlp + mlp * selection +
-                                           (selection + layer) * hidden + 2 * hidden * s.D * s.A;
-  return 2 * s.sparse * s.N * multiply_adds_per_expert;
+  const int64_t offsets = hyper.gen_bias() ? hidden * (s.A + s.D) : 0;
+  const int64_t selection =
+      Hidden(hyper) ? 0 : s.N * embedding + embedding * mlp + mlp * hyper.selection_embedding_dim();
+  return selection + ProjectionInputs(hyper, s) * hidden + 2 * hidden * s.D * s.A + offsets;
 }
 
 }  // namespace
@@ -49,16 +78,16 @@ ParameterCounts CountParameters(const RunConfig& config) {
   ParameterCounts counts;
   counts.dense = s.V * s.D + s.S * s.D + norm +
                  s.blocks * (2 * norm + Linear(s.D, 3 * s.D) + Linear(s.D, s.D)) +
-                 (s.blocks - s.sparse) * ffn + s.sparse * s.D * s.N;
+                 (s.blocks - s.sparse) * ffn + s.sparse * s.routers * s.D * s.N;
   if (kind == ModelConfig::moe_share) counts.dense += s.sparse * ffn;
   if (kind == ModelConfig::adapter) {
     counts.dense += s.sparse * (Linear(s.D, s.A) + Linear(s.A, s.D));
   }
   counts.experts = s.sparse * s.N * ffn;
-  counts.active = counts.dense + s.sparse * ffn;
+  counts.active = counts.dense + s.sparse * s.K * ffn;
   if (kind == ModelConfig::hyper) {
     counts.hyper = HyperParameters(config.hyper(), s);
-    counts.active += s.sparse * 2 * s.D * s.A;
+    counts.active += s.sparse * (2 * s.D * s.A + (config.hyper().gen_bias() ? s.D + s.A : 0));
   }
   return counts;
 }
@@ -68,14 +97,23 @@ ModelFlops CountFlops(const RunConfig& config) {
   const ModelConfig::Kind kind = config.model().kind();
   const int64_t ffn = 4 * s.D * s.F, low_rank = 4 * s.D * s.A;
   ModelFlops flops;
-  flops.forward_per_token = s.blocks * (8 * s.D * s.D + 2 * s.D * (s.S + 1) + ffn) +
-                            s.sparse * 2 * s.D * s.N + 2 * s.D * s.V;
-  flops.experts_per_token = s.sparse * ffn;
+  flops.experts_per_token = s.sparse * s.K * ffn;
+  flops.forward_per_token = s.blocks * (8 * s.D * s.D + 2 * s.D * (s.S + 1)) +
+                            (s.blocks - s.sparse) * ffn + flops.experts_per_token +
+                            s.sparse * s.routers * 2 * s.D * s.N + 2 * s.D * s.V;
   if (kind == ModelConfig::moe_share) flops.forward_per_token += s.sparse * ffn;
   if (kind == ModelConfig::hyper || kind == ModelConfig::adapter) {
     flops.forward_per_token += s.sparse * low_rank;
   }
-  if (kind == ModelConfig::hyper) flops.generation_per_step = GenerationFlops(config.hyper(), s);
+  if (kind != ModelConfig::hyper) return flops;
+  const int64_t generation = 2 * s.sparse * GenerationCost(config.hyper(), s);
+  if (SharedBySelection(config.hyper())) {
+    const int64_t tokens = BatchTokens(config);
+    flops.generation_per_step =
+        generation * std::min(tokens, NumSelections(s.N, s.K).value_or(tokens));
+  } else {
+    flops.forward_per_token += generation;
+  }
   return flops;
 }
 

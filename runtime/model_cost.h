@@ -16,8 +16,8 @@ struct ParameterCounts {
   int64_t hyper = 0;  // the hypernetwork with its embeddings
   int64_t experts = 0;  // of all sparse layers
   // What stands behind one token's output: `dense` (embeddings, position table and whole routers
-  // included), one expert a sparse layer, and the two generated matrices of its HyperExpert, but
-  // not the hypernetwork that has generated them.
+  // included), top_k experts a sparse layer, and what is generated for its HyperExpert, but not the
+  // hypernetwork that has generated it.
   int64_t active = 0;
   int64_t total() const { return dense + hyper + experts; }
 };
@@ -30,14 +30,16 @@ ParameterCounts CountParameters(const RunConfig& config);
 // N experts, A bottleneck:
 //   attention   2 (3 D D + D D) + 2 D (S + 1): position s of S attends to s + 1 keys, (S + 1) / 2
 //               in the mean, with two products of 2 D each
-//   feed-forward 4 D F, of the one network that a token passes
-//   sparse layer router 2 D N; and by kind HyperExpert 4 D A, shared expert 4 D F, adapter 4 D A
+//   feed-forward 4 D F, of each network that a token passes: one, or top_k experts
+//   sparse layer router 2 D N (noisy_topk: 4 D N in training; counted always); and by kind
+//               HyperExpert 4 D A, shared expert 4 D F, adapter 4 D A; where every token has a
+//               HyperExpert of its own, its generation in the cheaper (bilinear) form too
 //   head        2 D V
 struct ModelFlops {
   int64_t forward_per_token = 0;  // without generation
   int64_t experts_per_token = 0;  // the part of it that a token loses whom all experts drop
-  // HyperExperts of all experts of all sparse layers, once an optimizer step; in evaluation they
-  // are kept, so that a token's share goes to 0.
+  // HyperExperts of all selections of all sparse layers, but at most one a token of the batch, once
+  // an optimizer step; in evaluation they are kept, so that a token's share goes to 0.
   int64_t generation_per_step = 0;
 
   // Forward and backward, for steps of `batch_tokens` tokens of which experts drop a share.

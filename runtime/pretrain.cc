@@ -19,6 +19,7 @@
 #include "runtime/file_util.h"
 #include "runtime/handshake.h"
 #include "runtime/hashed_file.h"
+#include "runtime/hyper_execution.h"
 #include "runtime/memory_plan.h"
 #include "runtime/model_cost.h"
 #include "runtime/process_memory.h"
@@ -177,9 +178,7 @@ absl::Status Run::OpenFolder() {
 }
 
 MemoryPlan Run::Plan() const {
-  RunConfig config = config_;
-  config.mutable_hyper()->set_execution(ResolveExecution(config_, mesh_));
-  return PlanMemory(config, mesh_.world->size(), mesh_.expert->size());
+  return PlanMemory(config_, mesh_.world->size(), mesh_.expert->size());
 }
 
 std::string Run::Describe() const {
@@ -191,12 +190,11 @@ std::string Run::Describe() const {
       1e-6 * CountFlops(config_).TrainingPerToken(BatchTokens(config_)), mesh_.world->size(),
       mesh_.expert->size(), options_.threads, NumTokens(splits_.train), DescribeMemory(Plan()));
   if (config_.model().kind() == ModelConfig::hyper) {
-    const HyperConfig::Execution execution = ResolveExecution(config_, mesh_);
+    const ExecutionChoice choice =
+        ChooseExecution(config_, mesh_.world->size(), mesh_.expert->size());
     absl::StrAppend(&text, "\nHyperExperts: execution ",
-                    execution == HyperConfig::owner    ? "owner"
-                    : execution == HyperConfig::source ? "source"
-                                                       : "per_token",
-                    config_.hyper().execution() == HyperConfig::auto_ ? " (chosen by auto)" : "");
+                    HyperConfig::Execution_Name(choice.execution),
+                    choice.reason.empty() ? "" : absl::StrCat(" (", choice.reason, ")"));
   }
   return text;
 }

@@ -14,6 +14,7 @@
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
 #include "runtime/decay_groups.h"
+#include "runtime/hyper_execution.h"
 #include "runtime/learning_rate.h"
 #include "runtime/process_memory.h"
 #include "runtime/run_length.h"
@@ -153,28 +154,13 @@ int ExpertDegree(const RunConfig& config, int world_size) {
   return DefaultExpertDegree(world_size, sparse ? config.model().num_experts() : 0);
 }
 
-HyperConfig::Execution ResolveExecution(const RunConfig& config, const ProcessMesh& mesh) {
-  if (config.hyper().execution() != HyperConfig::auto_) return config.hyper().execution();
-  // To the owner, tokens that an expert has no room for would travel for the HyperExpert alone.
-  if (config.model().training_capacity().mode() != CapacityConfig::none) return HyperConfig::source;
-  // Per sparse layer and step, in units of 4 D A multiply-adds: generation costs q an expert, at
-  // the source for all experts, at the owner for its own; application costs 1 a token, at the owner
-  // as unevenly as tokens fall on experts (taken to be a quarter more on the busiest rank).
-  const double degree = mesh.expert->size();
-  const double saved =
-      config.model().num_experts() * config.hyper().hidden_dim() * (1 - 1 / degree);
-  const double tokens = static_cast<double>(config.train().batch_size()) *
-                        config.model().sequence_length() / mesh.world->size();
-  return saved > 0.25 * tokens ? HyperConfig::owner : HyperConfig::source;
-}
-
 std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh) {
   std::shared_ptr<TokenDispatcher> dispatcher;
   if (config.model().kind() != ModelConfig::dense) {
     dispatcher = std::make_shared<TokenDispatcher>(mesh.expert, config.model().num_experts());
   }
   HyperConfig hyper = config.hyper();
-  hyper.set_execution(ResolveExecution(config, mesh));
+  hyper.set_execution(ChooseExecution(config, mesh.world->size(), mesh.expert->size()).execution);
   return std::make_unique<Gpt2>(config.model(), hyper, config.runtime().seed(),
                                 PrecisionOf(config.runtime()), dispatcher);
 }

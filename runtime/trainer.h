@@ -109,9 +109,6 @@ class Trainer {
 // world size allows (1 for a dense model).
 int ExpertDegree(const RunConfig& config, int world_size);
 
-// Where HyperExperts are applied: hyper.execution, with auto resolved for this layout.
-HyperConfig::Execution ResolveExecution(const RunConfig& config, const ProcessMesh& mesh);
-
 // The model of `config` on this rank of `mesh`, with its initial values.
 std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh);
 

@@ -142,21 +142,5 @@ TEST(SideNetworkTest, StartsAsThePlainMixture) {
   }
 }
 
-// Generation costs hidden_dim an expert, application 1 a token: few tokens a rank favour the owner.
-TEST(ResolveExecutionTest, WeighsGenerationAgainstTokens) {
-  RunConfig config = TinyConfig(ModelConfig::hyper, 6, RuntimeConfig::float32);
-  config.mutable_hyper()->set_execution(HyperConfig::auto_);
-  EXPECT_EQ(ResolveExecution(config, OneRankMesh()), HyperConfig::source);
-  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
-  if (World()->size() > 1) {
-    config.mutable_train()->set_batch_size(4);
-    EXPECT_EQ(ResolveExecution(config, mesh), HyperConfig::owner);
-  }
-  config.mutable_train()->set_batch_size(1000);
-  EXPECT_EQ(ResolveExecution(config, mesh), HyperConfig::source);
-  config.mutable_hyper()->set_execution(HyperConfig::owner);
-  EXPECT_EQ(ResolveExecution(config, mesh), HyperConfig::owner);
-}
-
 }  // namespace
 }  // namespace hypermoe

@@ -205,6 +205,41 @@ TEST(ValidateConfigTest, NamesBothFieldsOfABrokenRelation) {
   EXPECT_THAT(ValidationErrorOf({"mesh.device=cuda"}), HasSubstr("set mesh.device=cpu"));
 }
 
+TEST(LoadConfigTest, APresetFillsInWhatIsNotGiven) {
+  const RunConfig official = *LoadConfig("", {"hyper.preset=official_v1", "hyper.share=layer"});
+  EXPECT_EQ(official.hyper().agg(), HyperConfig::sum);
+  EXPECT_TRUE(official.hyper().gen_bias());
+  EXPECT_EQ(official.hyper().init(), HyperConfig::off_small);
+  EXPECT_EQ(official.hyper().share(), HyperConfig::layer) << "given, so it stays";
+  EXPECT_TRUE(official.hyper().lin_bias());
+  EXPECT_FALSE(LoadConfig("", {"hyper.preset=paper"})->hyper().lin_bias());
+  // A run's own configuration is complete: what it holds is what it was.
+  RunConfig saved = *LoadConfig("", {"hyper.preset=official_v1", "hyper.agg=mean"});
+  EXPECT_EQ(ParseConfigText(ConfigText(saved), "text")->hyper().agg(), HyperConfig::mean);
+}
+
+TEST(ValidateConfigTest, AnOptionThatTheModelCannotFollowIsNamed) {
+  EXPECT_THAT(ValidationErrorOf({"model.top_k=9"}),
+              AllOf(HasSubstr("model.top_k (9)"), HasSubstr("model.num_experts (8)")));
+  EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.steps=1000", "model.top_k=8"})).ok());
+  EXPECT_THAT(ValidationErrorOf({"model.attention_dropout=-0.5"}),
+              HasSubstr("model.attention_dropout (-0.5)"));
+  EXPECT_THAT(ValidationErrorOf({"hyper.z=one_minus_prob", "hyper.condition=selected"}),
+              AllOf(HasSubstr("hyper.z is one_minus_prob"), HasSubstr("condition is selected")));
+  for (const char* execution : {"source", "owner"}) {
+    const std::string set = std::string("hyper.execution=") + execution;
+    EXPECT_THAT(ValidationErrorOf({set, "hyper.condition=hidden"}),
+                AllOf(HasSubstr(execution), HasSubstr("every token has its own")));
+    EXPECT_THAT(ValidationErrorOf({set, "hyper.z=one_minus_prob"}),
+                HasSubstr("hyper.z one_minus_prob every token has its own"));
+    EXPECT_THAT(ValidationErrorOf({set, "model.num_experts=64", "model.top_k=8"}),
+                HasSubstr("top 8 of 64 experts are too many selections"));
+  }
+  EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.steps=1000", "hyper.condition=hidden",
+                                              "hyper.execution=bilinear"}))
+                  .ok());
+}
+
 TEST(ValidateConfigTest, ALengthInStepsOrInTokensIsNeeded) {
   EXPECT_THAT(ValidationErrorOf({"train.tokens=5"}),
               HasSubstr("train.steps (1000) and train.tokens (5) are both set"));

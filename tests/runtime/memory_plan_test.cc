@@ -159,9 +159,10 @@ TEST(PlanMemoryTest, CapacityBoundsTheRowsOfExperts) {
 
 // With few tokens the hypernetwork's own backward, at the end of a step, is the most.
 TEST(PlanMemoryTest, CountsTheGradientOfAHypernetworksMatrix) {
-  const MemoryPlan plan = Plan({"model.hidden_size=64", "model.num_heads=1", "model.ffn_size=64",
-                                "model.vocab_size=257", "model.sequence_length=2",
-                                "train.batch_size=1", "hyper.hidden_dim=1024"});
+  const MemoryPlan plan =
+      Plan({"model.hidden_size=64", "model.num_heads=1", "model.ffn_size=64",
+            "model.vocab_size=257", "model.sequence_length=2", "train.batch_size=1",
+            "hyper.hidden_dim=1024", "hyper.execution=source"});
   EXPECT_EQ(plan.workspace, 64 * 64 * 1024 * 4);
   EXPECT_EQ(plan.activations, 6 * 2 * 8);  // ids: the graph of the model is gone
 }

@@ -67,10 +67,27 @@ TEST(CountFlopsTest, EqualsCountsByHand) {
        3088 + 3 * (128 + 64),
        3 * 384,
        3 * 8 * 2 * (24 + 15 + 30 + 56 + 224)},
-      {{"model.kind=hyper", "model.num_experts=64", "model.sparse_layers=0,2"},
+      {{"model.kind=hyper", "model.num_experts=64", "train.batch_size=16",
+        "model.sparse_layers=0,2"},
        3088 + 2 * (1024 + 64),
        2 * 384,
        2 * 64 * 2 * (192 + 15 + 30 + 56 + 224)},
+      // Sixteen tokens cannot have selected more of the 64 experts.
+      {{"model.kind=hyper", "model.num_experts=64", "model.sparse_layers=0,2"},
+       3088 + 2 * (1024 + 64),
+       2 * 384,
+       2 * 16 * 2 * (192 + 15 + 30 + 56 + 224)},
+      // Two choices of 8: noise has a matrix of its own; 16 of 28 selections; biases 7 * (2 + 8).
+      {{"model.kind=hyper", "model.num_experts=8", "model.top_k=2", "model.router=noisy_topk",
+        "hyper.gen_bias=true"},
+       3088 + 3 * (384 + 256 + 64),
+       2 * 3 * 384,
+       3 * 16 * 2 * (24 + 15 + 30 + 56 + 224 + 70)},
+      // Every token generates: k (8+2)*7, matrices.
+      {{"model.kind=hyper", "model.num_experts=8", "hyper.condition=hidden"},
+       3088 + 3 * (128 + 64 + 2 * (70 + 224)),
+       3 * 384,
+       0},
       // Model FLOPs: what the slow reference and recomputation do more is not counted.
       {{"model.kind=hyper", "model.num_experts=8", "hyper.execution=per_token",
         "train.recompute=blocks"},
@@ -139,6 +156,20 @@ TEST(CountParametersTest, EqualsWhatIsBuilt) {
   }
 }
 
+TEST(CountParametersTest, EqualsWhatIsBuiltUnderEveryOption) {
+  for (const char* option :
+       {"model.router=noisy_topk", "hyper.condition=hidden", "hyper.condition=selected",
+        "hyper.emb_scope=model", "hyper.emb_scope=stack", "hyper.sel_mlp_scope=stack",
+        "hyper.share=layer", "hyper.share=stack", "hyper.lin_bias=false", "hyper.gen_bias=true",
+        "hyper.k_norm=layernorm", "hyper.scale=learned"}) {
+    const RunConfig config = SmallConfig({"model.kind=hyper", "model.sparse_layers=1,2", option});
+    const ParameterCounts built = CountBuilt(config), counted = CountParameters(config);
+    EXPECT_EQ(counted.dense, built.dense) << option;
+    EXPECT_EQ(counted.hyper, built.hyper) << option;
+    EXPECT_EQ(counted.experts, built.experts) << option;
+  }
+}
+
 TEST(CountParametersTest, ActiveIsDenseOneExpertALayerAndTheGeneratedMatrices) {
   // An expert: 8 * 12 + 12 + 12 * 8 + 8.
   const ParameterCounts moe = CountParameters(SmallConfig({"model.kind=moe"}));
@@ -147,6 +178,9 @@ TEST(CountParametersTest, ActiveIsDenseOneExpertALayerAndTheGeneratedMatrices) {
   EXPECT_EQ(share.active, moe.active + 3 * 212);
   const ParameterCounts hyper = CountParameters(SmallConfig({"model.kind=hyper"}));
   EXPECT_EQ(hyper.active, moe.active + 3 * 2 * 8 * 2);
+  const ParameterCounts two =
+      CountParameters(SmallConfig({"model.kind=hyper", "model.top_k=2", "hyper.gen_bias=true"}));
+  EXPECT_EQ(two.active, moe.active + 3 * (212 + 2 * 8 * 2 + 8 + 2));
   const ParameterCounts dense = CountParameters(SmallConfig({"model.kind=dense"}));
   EXPECT_EQ(dense.active, dense.total());
   // Idle experts add to a token's network only their columns of the router.
