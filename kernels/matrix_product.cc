@@ -52,7 +52,9 @@ at::Tensor MatrixProduct(const at::Tensor& a, const at::Tensor& b, const at::Ten
 void AddMatrixProduct(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
   const at::NoGradGuard no_grad;
   const bool same_dtype = sum.scalar_type() == a.scalar_type();
-  if (same_dtype && !(TakesOneDnn(a, b) && sum.numel() <= kLargestSeparateProduct)) {
+  const bool separate = TakesOneDnn(a, b) && sum.numel() <= kLargestSeparateProduct &&
+                        a.size(1) >= kSeparateProductTerms;
+  if (same_dtype && !separate) {
     at::Tensor out = sum;
     at::addmm_out(out, sum, a, b);
     return;

@@ -142,14 +142,17 @@ at::Tensor HyperGenerator::Hidden(const at::Tensor& p, int64_t layer) const {
 
 HyperExperts HyperGenerator::Generate(const Generator& generator, const at::Tensor& k_MQ) const {
   const int64_t count = k_MQ.size(0);
+  // The two large maps add their gradients in place.
+  const auto map = [&](const at::Tensor& weight, const at::Tensor& bias) {
+    const at::Tensor product = LinearTransposed(k_MQ, weight);
+    return bias.defined() ? product + bias : product;
+  };
   HyperExperts experts;
-  experts.down_MDA =
-      at::linear(k_MQ, generator.down, generator.down_bias).view({count, width_, bottleneck_});
-  experts.up_MAD =
-      at::linear(k_MQ, generator.up, generator.up_bias).view({count, bottleneck_, width_});
+  experts.down_MDA = map(generator.down, generator.down_bias).view({count, width_, bottleneck_});
+  experts.up_MAD = map(generator.up, generator.up_bias).view({count, bottleneck_, width_});
   if (config_.gen_bias()) {
-    experts.down_offset_MA = at::linear(k_MQ, generator.down_offset, generator.down_offset_bias);
-    experts.up_offset_MD = at::linear(k_MQ, generator.up_offset, generator.up_offset_bias);
+    experts.down_offset_MA = map(generator.down_offset, generator.down_offset_bias);
+    experts.up_offset_MD = map(generator.up_offset, generator.up_offset_bias);
   }
   return experts;
 }
