@@ -5,6 +5,7 @@
 // A pass is all that a training step of one micro-batch does for the layer: router, permutation,
 // experts, generation of the HyperExperts and its backward. Weights and their gradients are shared
 // by the forms, so that memory holds one set of experts.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
@@ -87,6 +88,9 @@ class Form {
   const std::string& name() const { return name_; }
   const std::vector<double>& seconds() const { return seconds_; }
   const std::vector<double>& page_faults() const { return page_faults_; }
+  bool is_hyper() const { return hyper_ != nullptr; }
+  // Of the last pass.
+  const at::Tensor& output() const { return output_TD_; }
 
   // Takes the values and gradients that `shared` has under a parameter's name, or puts its own
   // there.
@@ -120,6 +124,7 @@ class Form {
     std::vector<RoutingResult> routing;
     MoePass pass;
     const at::Tensor y_TD = layer_->Forward(x, pass, &routing);
+    output_TD_ = y_TD.detach();
     if (!grad_TD.defined()) return;
     torch::autograd::backward({y_TD}, {grad_TD});
     if (hyper_ != nullptr) {
@@ -133,12 +138,25 @@ class Form {
   std::unique_ptr<HyperNetwork> hyper_;
   std::unique_ptr<MoeLayer> layer_;
   std::vector<double> seconds_, page_faults_;
+  at::Tensor output_TD_;
 };
 
 at::Tensor RandomRows(const Arguments& arguments, const char* name) {
   const at::Tensor rows = at::empty({arguments.tokens, arguments.width}, at::kFloat);
   FillNormal(rows, RandomKey{1, 0}.Derive(name), 1.0);
   return rows.to(arguments.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
+}
+
+// How far the outputs of HyperMoE's executions, which have the same weights, are from those of the
+// first of them, relative to the largest.
+double DifferenceOf(const Form& form, const std::vector<Form>& forms) {
+  for (const Form& first : forms) {
+    if (!first.is_hyper() || !form.is_hyper()) continue;
+    const at::Tensor expected = first.output().to(at::kDouble);
+    return ((form.output().to(at::kDouble) - expected).abs().max() / expected.abs().max())
+        .item<double>();
+  }
+  return 0;
 }
 
 std::vector<nlohmann::json> ResultsOf(const std::vector<Form>& forms, int experts, int bottleneck) {
@@ -151,7 +169,8 @@ std::vector<nlohmann::json> ResultsOf(const std::vector<Form>& forms, int expert
                              {"milliseconds", 1e3 * milliseconds.median},
                              {"lower_quartile", 1e3 * milliseconds.lower},
                              {"upper_quartile", 1e3 * milliseconds.upper},
-                             {"page_faults", QuartilesOf(form.page_faults()).median}};
+                             {"page_faults", QuartilesOf(form.page_faults()).median},
+                             {"difference", DifferenceOf(form, forms)}};
     std::vector<double> ratios;
     for (size_t i = 0; i < form.seconds().size(); ++i) {
       ratios.push_back(form.seconds()[i] / forms[0].seconds()[i]);
@@ -193,18 +212,18 @@ std::string TableText(const Arguments& arguments, const std::vector<nlohmann::js
       arguments.tokens, arguments.width, arguments.ffn, arguments.top_k, arguments.dtype,
       arguments.evaluation ? "forward alone, HyperExperts kept" : "forward and backward",
       arguments.rounds);
-  absl::StrAppendFormat(&text, "%7s %10s %-10s %9s %9s %9s   %8s %19s %12s\n", "experts",
+  absl::StrAppendFormat(&text, "%7s %10s %-10s %9s %9s %9s   %8s %19s %12s %11s\n", "experts",
                         "bottleneck", "form", "ms", "lower q.", "upper q.",
                         absl::StrCat("/ ", results[0]["over"].get<std::string>()), "(quartiles)",
-                        "page faults");
+                        "page faults", "difference");
   for (const nlohmann::json& r : results) {
-    absl::StrAppendFormat(&text,
-                          "%7d %10d %-10s %9.1f %9.1f %9.1f   %8.3f   (%.3f to %.3f) %12.0f\n",
-                          r["experts"].get<int>(), r["bottleneck"].get<int>(),
-                          r["form"].get<std::string>(), r["milliseconds"].get<double>(),
-                          r["lower_quartile"].get<double>(), r["upper_quartile"].get<double>(),
-                          r["ratio"].get<double>(), r["ratio_lower_quartile"].get<double>(),
-                          r["ratio_upper_quartile"].get<double>(), r["page_faults"].get<double>());
+    absl::StrAppendFormat(
+        &text, "%7d %10d %-10s %9.1f %9.1f %9.1f   %8.3f   (%.3f to %.3f) %12.0f %11.1e\n",
+        r["experts"].get<int>(), r["bottleneck"].get<int>(), r["form"].get<std::string>(),
+        r["milliseconds"].get<double>(), r["lower_quartile"].get<double>(),
+        r["upper_quartile"].get<double>(), r["ratio"].get<double>(),
+        r["ratio_lower_quartile"].get<double>(), r["ratio_upper_quartile"].get<double>(),
+        r["page_faults"].get<double>(), r["difference"].get<double>());
   }
   return text;
 }

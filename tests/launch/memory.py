@@ -37,6 +37,8 @@ VARIANTS = [
     ("bfloat16", 1, ["model.kind=moe", "runtime.dtype=bfloat16"]),
     ("hyper", 1, ["model.kind=hyper"]),
     ("recompute", 1, ["model.kind=hyper", "train.recompute=blocks"]),
+    ("top2", 1, ["model.kind=hyper", "model.top_k=2", "model.router=noisy_topk"]),
+    ("bilinear", 1, ["model.kind=hyper", "hyper.condition=hidden"]),
     ("owner", 2, ["model.kind=hyper", "hyper.execution=owner", "mesh.expert_parallel=2"]),
     ("replicated", 2, ["model.kind=moe", "mesh.expert_parallel=1"] + LARGE),
     ("zero1", 2, ["model.kind=moe", "mesh.expert_parallel=1", "optimizer.zero1=true"] + LARGE),

@@ -73,11 +73,33 @@ class Benchmarks(unittest.TestCase):
         self.assertRegex(done.stdout, r"(?m)^dense +\d+\.\d +\d+\.\d +\d+\.\d ")
         self.assertRegex(done.stdout, r"(?m)^time a token, moe / dense: \d+\.\d{4} \(quartiles \d")
 
+    def test_moe_layer_compares_forms_that_compute_alike(self):
+        small = ["--tokens=96", "--width=32", "--ffn=48", "--rounds=3", "--warmup=1", "--threads=1"]
+        forms = ["moe", "owner", "source", "bilinear", "per_token", "moe_share"]
+        for more in ([], ["--top_k=2"], ["--evaluation"], ["--dtype=bfloat16"]):
+            done = program("bench_moe_layer", "--json", "--experts=4,5", "--bottleneck=8", *small, *more)
+            machine, lines = self.lines(done)
+            self.assertEqual(machine["threads"], 1)
+            self.assertEqual([(line["experts"], line["form"]) for line in lines], [(n, form) for n in (4, 5) for form in forms])
+            for line in lines:
+                self.assertLess(0, line["lower_quartile"])
+                self.assertLessEqual(line["lower_quartile"], line["milliseconds"])
+                self.assertEqual(line["over"], "moe")
+                self.assertLess(line["difference"], 0.02 if "--dtype=bfloat16" in more else 1e-5, line)
+            self.assertEqual({line["ratio"] for line in lines if line["form"] == "moe"}, {1})
+            self.assertTrue(any(line["difference"] > 0 for line in lines), "all forms are one")
+        done = program("bench_moe_layer", "--experts=4", "--bottleneck=8", "--form=moe,source", *small)
+        self.assertRegex(done.stdout, r"(?m)^ +4 +8 source +\d+\.\d .*\(\d+\.\d{3} to \d+\.\d{3}\)")
+
     def test_bad_options_are_one_error(self):
         self.fails(64, "--steps", program("bench_train_step", "--steps=0"))
         self.fails(78, "model.kind=switch", program("bench_train_step", "--kind=switch"))
         self.fails(78, "moe\\+|modle", program("bench_train_step", "--kind=moe+modle.num_layers=1"))
         self.fails(78, "expert_parallel", program("bench_train_step", "--set", "mesh.expert_parallel=3", *SMALL, ranks=2))
+        self.fails(64, "--form", program("bench_moe_layer", "--form=dense"))
+        self.fails(64, "--dtype", program("bench_moe_layer", "--dtype=float64"))
+        self.fails(78, "top_k", program("bench_moe_layer", "--top_k=9", "--experts=8"))
+        self.fails(64, "2 ranks", program("bench_moe_layer", ranks=2))
         self.fails(64, "--operation", program("bench_all_to_all", "--operation=gather"))
 
     def test_all_to_all_bandwidths_follow_from_size_and_time(self):
