@@ -1,6 +1,6 @@
-// Times whole training steps of several models side by side: one step of each in turn, there and
-// back (A B C, C B A, ...), so that a drift of the machine meets all alike. Random tokens;
-// everything else is what `hypermoe pretrain` runs.
+// Times whole training steps, or evaluation passes over as many tokens, of several models side by
+// side: one of each in turn, there and back (A B C, C B A, ...), so that a drift of the machine
+// meets all alike. Random tokens; everything else is what `hypermoe pretrain` runs.
 #include <ATen/ops/from_blob.h>
 
 #include <CLI/CLI.hpp>
@@ -33,7 +33,7 @@ struct Arguments {
   int batch = 4, sequence = 256, layers = 4, experts = 8;
   int steps = 20, warmup = 2, threads = 0;
   std::string dtype = "float32";
-  bool recompute = false, zero1 = false, json = false;
+  bool recompute = false, zero1 = false, evaluation = false, json = false;
   std::vector<std::string> overrides;
 };
 
@@ -45,6 +45,7 @@ struct Variant {
   std::vector<double> step_seconds;  // whole step, slowest rank
   std::vector<StepSeconds> phases;
   double loss = 0, bytes_sent = 0;  // of the last step
+  bool evaluation = false;          // passes instead: no phases, nothing else that steps say
 };
 
 // "moe+train.recompute=blocks" is kind moe with one more field changed.
@@ -84,6 +85,7 @@ absl::StatusOr<std::vector<Variant>> ReadVariants(const Arguments& arguments, in
     variants.emplace_back();
     variants.back().name = name;
     variants.back().config = std::move(config);
+    variants.back().evaluation = arguments.evaluation;
   }
   return variants;
 }
@@ -96,11 +98,24 @@ std::unique_ptr<Trainer> MakeTrainer(const RunConfig& config, std::shared_ptr<Co
                                    RandomTokens(tokens, config.model().vocab_size()));
 }
 
+// A training step, or the loss alone of a pass over as many tokens.
+StepResult StepOrPass(int64_t step, Variant* variant) {
+  if (!variant->evaluation) return variant->trainer->TrainStep(step);
+  const ModelConfig& model = variant->config.model();
+  // One more token than is predicted from.
+  const ValidationWindows windows(
+      {RandomTokens(BatchTokens(variant->config) + 1, model.vocab_size())[0].tokens},
+      model.sequence_length());
+  StepResult result;
+  result.loss = variant->trainer->Evaluate(windows, 0);
+  return result;
+}
+
 // One step, begun together on all ranks; it has taken as long as on the slowest.
 absl::Status TimeStep(int64_t step, bool counts, Communicator& world, Variant* variant) {
   world.Barrier();
   const auto begin = std::chrono::steady_clock::now();
-  const StepResult result = variant->trainer->TrainStep(step);
+  const StepResult result = StepOrPass(step, variant);
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   world.AllReduceMax(at::from_blob(&seconds, {1}, at::kDouble));
   if (!std::isfinite(result.loss)) {
@@ -152,18 +167,21 @@ nlohmann::json Shares(const std::vector<StepSeconds>& phases) {
 nlohmann::json ResultOf(const Variant& variant) {
   const Quartiles seconds = QuartilesOf(variant.step_seconds);
   const double tokens = static_cast<double>(BatchTokens(variant.config));
-  return {{"program", "hypermoe"},
-          {"kind", variant.name},
-          {"dtype", RuntimeConfig::Dtype_Name(variant.config.runtime().dtype())},
-          {"batch", variant.config.train().batch_size()},
-          {"sequence", variant.config.model().sequence_length()},
-          {"steps", variant.step_seconds.size()},
-          {"tokens_per_second", tokens / seconds.median},
-          {"lower_quartile", tokens / seconds.upper},
-          {"upper_quartile", tokens / seconds.lower},
-          {"shares", Shares(variant.phases)},
-          {"bytes_sent", variant.bytes_sent},
-          {"loss", variant.loss}};
+  nlohmann::json result = {{"program", "hypermoe"},
+                           {"work", variant.evaluation ? "evaluation" : "training"},
+                           {"kind", variant.name},
+                           {"dtype", RuntimeConfig::Dtype_Name(variant.config.runtime().dtype())},
+                           {"batch", variant.config.train().batch_size()},
+                           {"sequence", variant.config.model().sequence_length()},
+                           {"steps", variant.step_seconds.size()},
+                           {"tokens_per_second", tokens / seconds.median},
+                           {"lower_quartile", tokens / seconds.upper},
+                           {"upper_quartile", tokens / seconds.lower},
+                           {"loss", variant.loss}};
+  if (variant.evaluation) return result;
+  result["shares"] = Shares(variant.phases);
+  result["bytes_sent"] = variant.bytes_sent;
+  return result;
 }
 
 // Step time of `upper` over that of `lower`, of the steps that ran beside each other.
@@ -183,14 +201,17 @@ nlohmann::json RatioOf(const Variant& upper, const Variant& lower) {
 }
 
 std::string TableLine(const nlohmann::json& result, int name_width) {
+  const std::string speed = absl::StrFormat(
+      "%-*s %9.1f %9.1f %9.1f", name_width, result["kind"].get<std::string>(),
+      result["tokens_per_second"].get<double>(), result["lower_quartile"].get<double>(),
+      result["upper_quartile"].get<double>());
+  const double loss = result["loss"].get<double>();
+  if (!result.contains("shares")) return absl::StrFormat("%s %8.3f\n", speed, loss);
   const nlohmann::json& shares = result["shares"];
   const auto percent = [&shares](const char* phase) { return 100 * shares[phase].get<double>(); };
-  return absl::StrFormat(
-      "%-*s %9.1f %9.1f %9.1f %6.1f %8.1f %9.1f %7.1f %10.1f %11.1f %8.3f\n", name_width,
-      result["kind"].get<std::string>(), result["tokens_per_second"].get<double>(),
-      result["lower_quartile"].get<double>(), result["upper_quartile"].get<double>(),
-      percent("data"), percent("forward"), percent("backward"), percent("reduce"),
-      percent("optimizer"), percent("all_to_all"), result["loss"].get<double>());
+  return absl::StrFormat("%s %6.1f %8.1f %9.1f %7.1f %10.1f %11.1f %8.3f\n", speed, percent("data"),
+                         percent("forward"), percent("backward"), percent("reduce"),
+                         percent("optimizer"), percent("all_to_all"), loss);
 }
 
 std::string TableText(const nlohmann::json& machine, const std::vector<nlohmann::json>& results,
@@ -202,14 +223,17 @@ std::string TableText(const nlohmann::json& machine, const std::vector<nlohmann:
   const int name_width = static_cast<int>(width);
   const nlohmann::json& first = results.front();
   std::string text = MachineText(machine);
-  absl::StrAppendFormat(&text, "# batch %d x %d tokens, %s, %d steps of each after the warm-up\n",
+  const bool evaluation = !first.contains("shares");
+  absl::StrAppendFormat(&text, "# batch %d x %d tokens, %s, %d %s of each after the warm-up\n",
                         first["batch"].get<int>(), first["sequence"].get<int>(),
-                        first["dtype"].get<std::string>(), first["steps"].get<int>());
-  absl::StrAppendFormat(&text, "%*s %29s   %s\n", name_width, "", "tokens/s",
-                        "% of the step (all-to-all is part of forward and backward)");
-  absl::StrAppendFormat(&text, "%-*s %9s %9s %9s %6s %8s %9s %7s %10s %11s %8s\n", name_width,
-                        "kind", "median", "lower q.", "upper q.", "data", "forward", "backward",
-                        "reduce", "optimizer", "all-to-all", "loss");
+                        first["dtype"].get<std::string>(), first["steps"].get<int>(),
+                        evaluation ? "evaluations" : "steps");
+  absl::StrAppendFormat(
+      &text, "%*s %29s   %s\n", name_width, "", "tokens/s",
+      evaluation ? "" : "% of the step (all-to-all is part of forward and backward)");
+  absl::StrAppendFormat(
+      &text, "%-*s %9s %9s %9s %s%8s\n", name_width, "kind", "median", "lower q.", "upper q.",
+      evaluation ? "" : "  data  forward  backward  reduce  optimizer  all-to-all ", "loss");
   for (const nlohmann::json& result : results) text += TableLine(result, name_width);
   for (const nlohmann::json& ratio : ratios) {
     absl::StrAppendFormat(&text, "time a token, %s / %s: %.4f (quartiles %.4f to %.4f)\n",
@@ -276,6 +300,8 @@ void AddOptions(CLI::App& app, Arguments* arguments) {
   app.add_flag("--zero1", arguments->zero1, "--set optimizer.zero1=true");
   AddSetOption(app, &arguments->overrides,
                "Change one field of the configuration of all models; may be repeated");
+  app.add_flag("--evaluation", arguments->evaluation,
+               "Evaluation passes instead of training steps");
   app.add_flag("--json", arguments->json, "JSON lines instead of tables");
 }
 

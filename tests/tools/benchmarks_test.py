@@ -73,6 +73,17 @@ class Benchmarks(unittest.TestCase):
         self.assertRegex(done.stdout, r"(?m)^dense +\d+\.\d +\d+\.\d +\d+\.\d ")
         self.assertRegex(done.stdout, r"(?m)^time a token, moe / dense: \d+\.\d{4} \(quartiles \d")
 
+    def test_evaluation_is_timed_too(self):
+        for ranks in (1, 2):
+            machine, lines = self.lines(program("bench_train_step", "--json", "--evaluation", "--kind=moe,hyper", *SMALL, ranks=ranks))
+            results = [line for line in lines if "kind" in line]
+            self.assertEqual([(result["work"], result["steps"], "shares" in result) for result in results],
+                             [("evaluation", 3, False)] * 2)
+            # HyperExperts start at nothing.
+            self.assertEqual(results[0]["loss"], results[1]["loss"])
+        done = program("bench_train_step", "--evaluation", "--kind=moe,hyper", *SMALL)
+        self.assertRegex(done.stdout, r"(?m)^hyper +\d+\.\d +\d+\.\d +\d+\.\d +5\.\d{3}$")
+
     def test_moe_layer_compares_forms_that_compute_alike(self):
         small = ["--tokens=96", "--width=32", "--ffn=48", "--rounds=3", "--warmup=1", "--threads=1"]
         forms = ["moe", "owner", "source", "bilinear", "per_token", "moe_share"]
