@@ -6,7 +6,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <limits>
 #include <string>
 #include <thread>
 
@@ -66,7 +65,7 @@ void SetUpProcess() {
   // glibc gives large blocks back to the system when they are freed, and the next step pays for
   // each page again. Tensors of all steps have the same sizes: keep what has been used once.
   mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_TRIM_THRESHOLD, -1);  // never, 2 GiB and more included
   mallopt(M_TOP_PAD, 64 << 20);
   // A file-size limit is then an error that names the file, not a signal.
   std::signal(SIGXFSZ, SIG_IGN);
