@@ -68,17 +68,21 @@ class EmbeddingRowsFunction : public torch::autograd::Function<EmbeddingRowsFunc
   }
 };
 
+// Autograd takes an absent input as an empty optional, not as an undefined tensor.
+std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+}
+
 }  // namespace
 
 at::Tensor Linear(const at::Tensor& x_RD, const at::Tensor& weight_DE, const at::Tensor& bias_E) {
-  // Autograd takes an absent input as an empty optional, not as an undefined tensor.
-  const std::optional<at::Tensor> bias =
-      bias_E.defined() ? std::optional<at::Tensor>(bias_E) : std::nullopt;
-  return LinearFunction::apply(x_RD.contiguous(), weight_DE, bias, /*transposed=*/false);
+  return LinearFunction::apply(x_RD.contiguous(), weight_DE, Optional(bias_E),
+                               /*transposed=*/false);
 }
 
-at::Tensor LinearTransposed(const at::Tensor& x_RD, const at::Tensor& weight_VD) {
-  return LinearFunction::apply(x_RD.contiguous(), weight_VD, std::optional<at::Tensor>(),
+at::Tensor LinearTransposed(const at::Tensor& x_RD, const at::Tensor& weight_VD,
+                            const at::Tensor& bias_V) {
+  return LinearFunction::apply(x_RD.contiguous(), weight_VD, Optional(bias_V),
                                /*transposed=*/true);
 }
 

@@ -11,8 +11,9 @@ namespace hypermoe {
 // Differentiable in all. Where the weight has a gradient already, backward adds to it in place
 // (gradient_sink.h).
 at::Tensor Linear(const at::Tensor& x_RD, const at::Tensor& weight_DE, const at::Tensor& bias_E);
-// x_RD times the transpose of weight_VD: [R,V].
-at::Tensor LinearTransposed(const at::Tensor& x_RD, const at::Tensor& weight_VD);
+// x_RD times the transpose of weight_VD (+ bias_V): [R,V].
+at::Tensor LinearTransposed(const at::Tensor& x_RD, const at::Tensor& weight_VD,
+                            const at::Tensor& bias_V = {});
 
 // Rows of weight_VD by ids: ids.sizes() + [D]. ids: int64, below V. Differentiable; backward adds
 // the rows' gradients to the weight's in the order of ids, in place where it can.

@@ -16,6 +16,9 @@ namespace {
 // brings.
 constexpr int64_t kLargeOperand = int64_t{1} << 19;  // elements of the larger one
 constexpr int64_t kLargeProduct = int64_t{1} << 23;  // multiply-adds
+// Terms of a sum from which a product pays for being written, read again and added (measured with
+// 768 x 3072 elements).
+constexpr int64_t kSeparateProductTerms = 256;
 
 // Whether its memory is that of a matrix without gaps, as it stands or transposed. For others
 // oneDNN falls back to loops that take minutes.

@@ -16,12 +16,9 @@ namespace hypermoe {
 // strides. Not differentiable.
 at::Tensor MatrixProduct(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias = {});
 
-// AddMatrixProduct makes a product of its own, to be added, of at most so many elements and sums of
-// at least so many terms. For others MKL, which adds in place, is faster: measured for the gradient
-// of a 50257 x 768 embedding, and for 768 x 3072 elements, whose own product pays for its writing
-// and reading again from 256 terms on (with 64 it takes 4.2 ms instead of 3.1; same processor).
+// AddMatrixProduct makes a product of its own, to be added, of at most so many elements. Above,
+// MKL, which adds in place, is faster (measured for the gradient of a 50257 x 768 embedding).
 constexpr int64_t kLargestSeparateProduct = int64_t{1} << 24;
-constexpr int64_t kSeparateProductTerms = 256;
 
 // sum [M,N] += a [M,K] times b [K,N]. `sum` may have a wider dtype than a and b.
 void AddMatrixProduct(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);

@@ -142,17 +142,15 @@ at::Tensor HyperGenerator::Hidden(const at::Tensor& p, int64_t layer) const {
 
 HyperExperts HyperGenerator::Generate(const Generator& generator, const at::Tensor& k_MQ) const {
   const int64_t count = k_MQ.size(0);
-  // The two large maps add their gradients in place.
-  const auto map = [&](const at::Tensor& weight, const at::Tensor& bias) {
-    const at::Tensor product = LinearTransposed(k_MQ, weight);
-    return bias.defined() ? product + bias : product;
-  };
   HyperExperts experts;
-  experts.down_MDA = map(generator.down, generator.down_bias).view({count, width_, bottleneck_});
-  experts.up_MAD = map(generator.up, generator.up_bias).view({count, bottleneck_, width_});
+  experts.down_MDA = LinearTransposed(k_MQ, generator.down, generator.down_bias)
+                         .view({count, width_, bottleneck_});
+  experts.up_MAD =
+      LinearTransposed(k_MQ, generator.up, generator.up_bias).view({count, bottleneck_, width_});
   if (config_.gen_bias()) {
-    experts.down_offset_MA = map(generator.down_offset, generator.down_offset_bias);
-    experts.up_offset_MD = map(generator.up_offset, generator.up_offset_bias);
+    experts.down_offset_MA =
+        LinearTransposed(k_MQ, generator.down_offset, generator.down_offset_bias);
+    experts.up_offset_MD = LinearTransposed(k_MQ, generator.up_offset, generator.up_offset_bias);
   }
   return experts;
 }
@@ -191,8 +189,7 @@ at::Tensor HyperGenerator::ApplyBilinear(const at::Tensor& x_TD, const at::Tenso
   if (g.down_bias.defined()) {
     pre_TA = pre_TA + Linear(x_TD, g.down_bias.view({width_, bottleneck_}), {});
   }
-  if (config_.gen_bias())
-    pre_TA = pre_TA + LinearTransposed(k, g.down_offset) + g.down_offset_bias.to(k.scalar_type());
+  if (config_.gen_bias()) pre_TA = pre_TA + LinearTransposed(k, g.down_offset, g.down_offset_bias);
   const at::Tensor h_TA = at::relu(pre_TA);
 
   const at::Tensor outer =
@@ -200,8 +197,7 @@ at::Tensor HyperGenerator::ApplyBilinear(const at::Tensor& x_TD, const at::Tenso
   const at::Tensor up = g.up.view({bottleneck_, width_, hidden}).permute({0, 2, 1});
   at::Tensor y_TD = Linear(outer, up.reshape({bottleneck_ * hidden, width_}), {});
   if (g.up_bias.defined()) y_TD = y_TD + Linear(h_TA, g.up_bias.view({bottleneck_, width_}), {});
-  if (config_.gen_bias())
-    y_TD = y_TD + LinearTransposed(k, g.up_offset) + g.up_offset_bias.to(k.scalar_type());
+  if (config_.gen_bias()) y_TD = y_TD + LinearTransposed(k, g.up_offset, g.up_offset_bias);
   return y_TD;
 }
 

@@ -39,14 +39,21 @@ std::vector<int64_t> ToVector(const at::Tensor& counts) {
 
 }  // namespace
 
+bool InCatalogue(int64_t num_selections, int64_t top_k) {
+  constexpr int64_t kMaxOfSeveral = 128;
+  return top_k == 1 || num_selections <= kMaxOfSeveral;
+}
+
 HyperNetwork::HyperNetwork(const HyperConfig& config, const ModelConfig& model,
                            const std::vector<int64_t>& sparse_layers, ExpertRange local,
                            ParameterFactory& factory)
     : config_(config), top_k_(model.top_k()), generator_(config, model, sparse_layers, factory) {
   TORCH_CHECK(config.execution() != HyperConfig::auto_, "hyper.execution auto was not resolved");
   if (!OncePerSelection(config)) return;
+  TORCH_CHECK(config.condition() != HyperConfig::hidden && config.z() == HyperConfig::binary,
+              "HyperExperts of single tokens cannot be shared by selection");
   selections_.emplace(model.num_experts(), top_k_);
-  catalogue_size_ = selections_->count() <= kMaxCatalogue || by_expert() ? selections_->count() : 0;
+  catalogue_size_ = InCatalogue(selections_->count(), top_k_) ? selections_->count() : 0;
   if (at_owner() && by_expert()) {
     catalogue_begin_ = local.begin;
     catalogue_size_ = local.size();

@@ -4,7 +4,7 @@
 // With hard routing a HyperExpert depends only on (layer, selected set). So all of them are
 // generated in one pass per optimizer step and reused over its micro-batches; their gradients
 // accumulate like those of weights, and one backward through the hypernetwork at the end of the
-// step distributes them. Where there are too many selections for that (kMaxCatalogue), those that
+// step distributes them. Where there are too many selections for that (InCatalogue), those that
 // occur are generated in every pass. Where every token has a HyperExpert of its own (condition
 // hidden, z one_minus_prob), none is formed (bilinear).
 //
@@ -27,8 +27,9 @@
 
 namespace hypermoe {
 
-// The most selections of a layer that are generated once per step, whether they occur or not.
-constexpr int64_t kMaxCatalogue = 128;
+// Whether the HyperExperts of `num_selections` sets of `top_k` experts are generated once per step,
+// whether they occur or not: those of single experts always, others up to 128.
+bool InCatalogue(int64_t num_selections, int64_t top_k);
 
 class HyperNetwork {
  public:

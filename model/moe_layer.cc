@@ -7,6 +7,7 @@
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
 #include "model/config_values.h"
@@ -81,25 +82,36 @@ RoutingResult MoeLayer::Route(const at::Tensor& x_TD, const MoePass& pass,
     record->expert_ids_TK = decision.expert_ids_TK;
     record->taken_TK = ChoicesTaken(decision.expert_ids_TK, pass.num_rows,
                                     parts_.dispatcher->num_experts(), pass.capacity);
-    // To the owner a token travels also if the expert has no room for it: the HyperExpert is there.
-    const bool all = AtOwner() || !record->taken_TK.defined();
     record->plan = parts_.dispatcher->MakePlan(decision.expert_ids_TK.flatten(),
-                                               all ? at::Tensor() : record->taken_TK.flatten());
+                                               ChoicesSent(record->taken_TK));
   }
   decision.taken_TK = record->taken_TK;
   return decision;
 }
 
-at::Tensor MoeLayer::Dispatch(const at::Tensor& sent_KD, MoeRecord* record) const {
-  const at::Tensor rows_RD = parts_.dispatcher->Dispatch(sent_KD, record->plan, record->received);
+// bool [C]; undefined: all. To the owner the first choice travels also if the expert has no room
+// for it, for the HyperExpert is there.
+at::Tensor MoeLayer::ChoicesSent(const at::Tensor& taken_TK) const {
+  if (!taken_TK.defined()) return {};
+  at::Tensor sent_TK = taken_TK.clone();
+  if (AtOwner()) {
+    // A token that skips its HyperExpert too has nothing to travel for.
+    sent_TK.select(1, 0).logical_or_(
+        parts_.hyper->skips_dropped() ? taken_TK.any(1) : at::ones_like(taken_TK.select(1, 0)));
+  }
+  return sent_TK.flatten();
+}
+
+at::Tensor MoeLayer::Dispatch(const at::Tensor& sent_SD, MoeRecord* record) const {
+  const at::Tensor rows_RD = parts_.dispatcher->Dispatch(sent_SD, record->plan, record->received);
   if (parts_.dispatcher->exchanges()) record->received = rows_RD;
   return rows_RD;
 }
 
 at::Tensor MoeLayer::Combine(const at::Tensor& rows_RD, MoeRecord* record) const {
-  const at::Tensor back_KD = parts_.dispatcher->Combine(rows_RD, record->plan, record->returned);
-  if (parts_.dispatcher->exchanges()) record->returned = back_KD;
-  return back_KD;
+  const at::Tensor back_SD = parts_.dispatcher->Combine(rows_RD, record->plan, record->returned);
+  if (parts_.dispatcher->exchanges()) record->returned = back_SD;
+  return back_SD;
 }
 
 // What depends on gates and capacity of what a token's HyperExpert is multiplied by: [T,1];
@@ -121,8 +133,8 @@ at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& 
   const int64_t tokens = x_TD.size(0), top_k = decision.gate_TK.size(1);
   const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
   const at::Tensor rows_RD = Dispatch(dispatcher.Select(sorted_CD, plan), record);
-  const at::Tensor back_KD = Combine(RunExperts(rows_RD, plan->rows_per_local_expert), record);
-  const at::Tensor expert_CD = dispatcher.Restore(back_KD, plan);
+  const at::Tensor back_SD = Combine(RunExperts(rows_RD, plan->rows_per_local_expert), record);
+  const at::Tensor expert_CD = dispatcher.Restore(back_SD, plan);
   const at::Tensor factor_T1 = HyperFactor(decision);
   if (top_k == 1 && (parts_.hyper == nullptr || parts_.hyper->by_expert())) {
     // Sorted by expert is sorted by HyperExpert: all is added up before the rows return to their
@@ -167,8 +179,9 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
   const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
   const at::Tensor gates_CG =
       dispatcher.Permute(columns.size() == 1 ? columns[0] : at::cat(columns, 1), plan);
-  const auto [rows_RD, gates_RG] = DetachGates(Dispatch(AttachGates(sorted_CD, gates_CG), record),
-                                               width, gates_CG.scalar_type());
+  const at::Tensor sent_SD = dispatcher.Select(AttachGates(sorted_CD, gates_CG), plan);
+  const auto [rows_RD, gates_RG] =
+      DetachGates(Dispatch(sent_SD, record), width, gates_CG.scalar_type());
 
   at::Tensor hyper_RD =
       top_k == 1
@@ -181,8 +194,8 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
   const at::Tensor expert_RD = record->taken_TK.defined()
                                    ? RunExpertsWhereTaken(rows_RD, gate_R1, *plan)
                                    : RunExperts(rows_RD, plan->rows_per_local_expert);
-  const at::Tensor y_CD =
-      dispatcher.Unpermute(Combine(AddGated(hyper_RD, {expert_RD}, {gate_R1}), record), plan);
+  const at::Tensor back_SD = Combine(AddGated(hyper_RD, {expert_RD}, {gate_R1}), record);
+  const at::Tensor y_CD = dispatcher.Unpermute(dispatcher.Restore(back_SD, plan), plan);
   return top_k == 1 ? y_CD : y_CD.view({tokens, top_k, width}).sum(1);
 }
 
@@ -199,9 +212,9 @@ at::Tensor MoeLayer::RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::T
   for (const at::Tensor& expert_rows : taken_R.split_with_sizes(plan.rows_per_local_expert)) {
     taken_per_expert.push_back(expert_rows.sum().item<int64_t>());
   }
-  const at::Tensor taken_K = taken_R.nonzero().squeeze(1);
-  const at::Tensor expert_KD = RunExperts(at::index_select(rows_RD, 0, taken_K), taken_per_expert);
-  return at::index_copy(at::zeros(rows_RD.sizes(), rows_RD.options()), 0, taken_K, expert_KD);
+  const at::Tensor taken_S = taken_R.nonzero().squeeze(1);
+  const at::Tensor expert_SD = RunExperts(at::index_select(rows_RD, 0, taken_S), taken_per_expert);
+  return at::index_copy(at::zeros(rows_RD.sizes(), rows_RD.options()), 0, taken_S, expert_SD);
 }
 
 }  // namespace hypermoe

@@ -1,8 +1,8 @@
 // A sparse feed-forward sub-layer: router, experts behind a token dispatcher, and what its kind
 // adds to the selected expert: the HyperExpert, a shared expert or an adapter.
 //
-// Legend: T tokens of this rank, K choices of each, C = T * K choices, D width, F inner width, N
-// experts, e experts held here, R rows received here.
+// Legend: T tokens of this rank, K choices of each, C = T * K choices, S of them that are sent, D
+// width, F inner width, N experts, e experts held here, R rows received here.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -64,8 +64,9 @@ class MoeLayer {
  private:
   bool AtOwner() const { return parts_.hyper != nullptr && parts_.hyper->at_owner(); }
   RoutingResult Route(const at::Tensor& x_TD, const MoePass& pass, MoeRecord* record) const;
+  at::Tensor ChoicesSent(const at::Tensor& taken_TK) const;
   // The dispatcher's exchanges, recorded or taken from the record.
-  at::Tensor Dispatch(const at::Tensor& sent_KD, MoeRecord* record) const;
+  at::Tensor Dispatch(const at::Tensor& sent_SD, MoeRecord* record) const;
   at::Tensor Combine(const at::Tensor& rows_RD, MoeRecord* record) const;
   at::Tensor ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
                            MoeRecord* record) const;

@@ -10,8 +10,8 @@
 namespace hypermoe {
 namespace {
 
-// Gives the fields of the preset that are absent its values. A complete configuration, as runs
-// write it, stays as it is.
+// Gives the fields of the preset that are absent its values. In a complete configuration, as runs
+// write it, none is.
 void ApplyPreset(HyperConfig* hyper) {
   HyperConfig preset;
   switch (hyper->preset()) {

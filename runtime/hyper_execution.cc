@@ -18,7 +18,7 @@ namespace {
 
 struct Candidate {
   HyperConfig::Execution execution;
-  double operations;  // a step's, in multiply-adds
+  double operations;  // of forward, in multiply-adds; backward takes twice as many
   double bytes;       // kept for backward
 };
 
@@ -63,7 +63,7 @@ class Costs {
   Candidate Source() const {
     const auto all = static_cast<double>(*selections_);
     const double micro_batches = config_.train().micro_batches();
-    const bool once = config_.model().top_k() == 1 || *selections_ <= kMaxCatalogue;
+    const bool once = InCatalogue(*selections_, config_.model().top_k());
     const double occurring = std::min(all, tokens_ / micro_batches);
     return Generated(HyperConfig::source, once ? all : occurring * micro_batches,
                      once ? all : occurring, tokens_);
@@ -108,7 +108,7 @@ ExecutionChoice ChooseExecution(const RunConfig& config, int world_size, int exp
     if (worse(best, candidate)) best = candidate;
     texts.push_back(absl::StrFormat(
         "%s %.3g GFLOP and %s a step", HyperConfig::Execution_Name(candidate.execution),
-        2e-9 * candidate.operations, FormatBytes(static_cast<int64_t>(candidate.bytes))));
+        6e-9 * candidate.operations, FormatBytes(static_cast<int64_t>(candidate.bytes))));
   }
   return {best.execution, absl::StrCat("chosen by auto; on a rank: ", absl::StrJoin(texts, ", "))};
 }

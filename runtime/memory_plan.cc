@@ -96,9 +96,9 @@ class Planner {
     if (!Executes(HyperConfig::source) && !HyperAtOwner()) return 0;
     if (HyperAtOwner() && K_ == 1) return local_experts_;
     const int64_t all = *NumSelections(N_, K_);
-    return InCatalogue() ? all : std::min(all, T_);
+    return InCatalogue(all, K_) ? all : std::min(all, T_);
   }
-  bool InCatalogue() const { return K_ == 1 || *NumSelections(N_, K_) <= kMaxCatalogue; }
+  bool GeneratedOnce() const { return Generated() > 0 && InCatalogue(*NumSelections(N_, K_), K_); }
   bool Limited() const { return model_.training_capacity().mode() != CapacityConfig::none; }
   bool Recompute() const { return config_.train().recompute() == TrainConfig::blocks; }
   int64_t Rows(int64_t columns) const { return T_ * columns * element_; }
@@ -158,7 +158,7 @@ void Planner::AddStatic(MemoryPlan* plan) const {
         ((replicated + world_size_ - 1) / world_size_ + (experts + holders - 1) / holders);
   }
   const auto sparse = static_cast<int64_t>(sparse_layers_.size());
-  if (Generated() > 0 && InCatalogue()) {
+  if (GeneratedOnce()) {
     plan->hyper_experts = 2 * sparse * Generated() * 2 * D_ * A_ * parameter_;
   }
   const int64_t buckets = static_cast<int64_t>(kMaxPendingReductions) *
@@ -195,7 +195,7 @@ void Planner::AddSparse(Block* block) const {
   const int64_t router = T_ * D_ * parameter_;
   // Received rows and what the experts made of them, on either side of the exchange.
   const int64_t rows = Taken(D_) + (Limited() ? Taken(D_) : Choices(D_));
-  // To the owner all travel, for the HyperExpert.
+  // To the owner first choices travel in any case, for the HyperExpert.
   const int64_t record = HyperAtOwner() && Limited() ? Choices(2 * D_) : rows;
   // Logits, probabilities and a gradient from the losses that look at them; expert ids, the
   // permutation and its inverse.
@@ -237,7 +237,7 @@ void Planner::AddSide(Block* block) const {
   block->feed_forward += Copy(Generated() * 2 * D_ * A_);
   int64_t matrices = 0;  // generated in the pass
   if (Executes(HyperConfig::per_token)) matrices = T_ * 2 * D_ * A_ * parameter_;
-  if (Generated() > 0 && !InCatalogue()) matrices = Generated() * 2 * D_ * A_ * parameter_;
+  if (Generated() > 0 && !GeneratedOnce()) matrices = Generated() * 2 * D_ * A_ * parameter_;
   if (Generated() > 0 && K_ > 1) matrices += Rows(D_);  // sorted by selection
   if (Executes(HyperConfig::bilinear)) {
     // x W_D, the outer product, and W_U laid out for it.
@@ -286,7 +286,7 @@ Planner::Peak Planner::LargestPeak() const {
     kept -= block.attention;
   }
   // Last, the HyperExperts' gradients go back through the hypernetwork's two large matrices.
-  if (Generated() > 0 && InCatalogue()) {
+  if (GeneratedOnce()) {
     consider(ids, D_ * A_ * config_.hyper().hidden_dim() * parameter_);
   }
   return largest;

@@ -48,7 +48,7 @@ struct StepResult {
   // ranks, calls and seconds their means.
   std::array<Traffic, kNumCollectives> traffic;
   int64_t memory_bytes = 0;  // resident at most so far, of the rank that has the most
-  at::Tensor tokens_LN;      // int64: tokens of the batch by sparse layer and expert
+  at::Tensor tokens_LN;      // int64: choices of the batch by sparse layer and expert
   at::Tensor dropped_LN;     // those of them for which the expert had no room
   // Largest over mean tokens of an expert, in the sparse layer where it is worst; 0 for a dense
   // model.

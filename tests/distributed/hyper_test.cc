@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <utility>
 
@@ -126,6 +127,21 @@ TEST(HyperGenerationTest, HappensOncePerStepAndIsCachedInEvaluation) {
   trainer.TrainStep(2);
   EXPECT_EQ(trainer.model().hyper_network()->generations(), 4);
   EXPECT_NE(trainer.Evaluate(windows, 0), loss);
+}
+
+// With two choices of four experts there are 6 selections, generated once; with three of twelve
+// 220, of which each pass generates those that occur.
+TEST(HyperGenerationTest, OfSeveralChoicesHappensOnceIfThereAreFewSelections) {
+  for (const auto& [experts, top_k, generations] : {std::array{4, 2, 2}, {12, 3, 0}}) {
+    RunConfig config = TinyConfig(ModelConfig::hyper, experts, RuntimeConfig::float64);
+    config.mutable_train()->set_micro_batches(4);
+    config.mutable_model()->set_top_k(top_k);
+    config.mutable_hyper()->set_execution(HyperConfig::source);
+    Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyTokens());
+    trainer.TrainStep(0);
+    trainer.TrainStep(1);
+    EXPECT_EQ(trainer.model().hyper_network()->generations(), generations);
+  }
 }
 
 // Shared experts and adapters start at zero too, and learn from the first step on.

@@ -19,8 +19,8 @@ const Traffic& Of(const StepResult& result, Collective kind) {
 }
 
 // Choices of an expert on another rank, over all ranks, layers and micro-batches of the step, from
-// a model on one rank. `all`: those too for which the expert has no room.
-int64_t RowsToOtherRanks(const RunConfig& config, int degree, bool all) {
+// a model on one rank. `firsts`: first choices too for which the expert has no room.
+int64_t RowsToOtherRanks(const RunConfig& config, int degree, bool firsts) {
   const TrainConfig& train = config.train();
   Trainer alone(config, OneRankMesh(), TinyTokens());
   Randomize(alone);
@@ -40,10 +40,12 @@ int64_t RowsToOtherRanks(const RunConfig& config, int degree, bool all) {
         const int64_t length = config.model().sequence_length();
         for (int64_t t = (mine.begin - whole.begin) * length; t < (mine.end - whole.begin) * length;
              ++t) {
-          const bool taken = !layer.taken_TK.defined() || layer.taken_TK[t][0].item<bool>();
-          const auto expert = layer.expert_ids_TK[t][0].item<int64_t>();
-          const RowRange own = ExpertsOfRank(kExperts, degree, rank % degree);
-          if ((taken || all) && (expert < own.begin || expert >= own.end)) ++sent;
+          for (int64_t r = 0; r < config.model().top_k(); ++r) {
+            const bool taken = !layer.taken_TK.defined() || layer.taken_TK[t][r].item<bool>();
+            const auto expert = layer.expert_ids_TK[t][r].item<int64_t>();
+            const RowRange own = ExpertsOfRank(kExperts, degree, rank % degree);
+            if ((taken || (firsts && r == 0)) && (expert < own.begin || expert >= own.end)) ++sent;
+          }
         }
       }
     }
@@ -64,13 +66,15 @@ StepResult Gradients(const RunConfig& config, int degree, int64_t* bytes_of_para
   return trainer.ComputeGradients(kStep);
 }
 
-class RowLedgerTest : public testing::TestWithParam<std::tuple<HyperConfig::Execution, bool>> {};
+class RowLedgerTest : public testing::TestWithParam<std::tuple<HyperConfig::Execution, bool, int>> {
+};
 
 TEST_P(RowLedgerTest, ASparseLayerSendsItsRowsFourTimes) {
-  const auto [execution, limited] = GetParam();
+  const auto [execution, limited, top_k] = GetParam();
   for (const auto dtype : {RuntimeConfig::float32, RuntimeConfig::float64}) {
     RunConfig config = TinyConfig(ModelConfig::hyper, kExperts, dtype);
     config.mutable_hyper()->set_execution(execution);
+    config.mutable_model()->set_top_k(top_k);
     if (limited) LimitCapacity(&config);
     config.mutable_train()->set_micro_batches(3);
     const int64_t element = dtype == RuntimeConfig::float64 ? 8 : 4;
@@ -78,10 +82,11 @@ TEST_P(RowLedgerTest, ASparseLayerSendsItsRowsFourTimes) {
       int64_t parameter_bytes = 0;
       const StepResult result = Gradients(config, degree, &parameter_bytes);
       const bool owner = execution == HyperConfig::owner;
-      const int64_t rows = RowsToOtherRanks(config, degree, /*all=*/owner);
+      const int64_t rows = RowsToOtherRanks(config, degree, /*firsts=*/owner);
       EXPECT_EQ(rows > 0, degree > 1);
-      // The owner's gate goes with the row, and its gradient comes back so.
-      const int64_t gate = owner ? element : 0;
+      // The owner's gate goes with the row, and its gradient comes back so; for several choices the
+      // number of the selection too.
+      const int64_t gate = owner ? (top_k > 1 ? 2 : 1) * element : 0;
       EXPECT_EQ(Of(result, Collective::kAllToAll).bytes, rows * (4 * kWidth * element + 2 * gate))
           << "degree " << degree;
       // And in the same exchange: two and two a layer and micro-batch, and one of counts.
@@ -93,7 +98,7 @@ TEST_P(RowLedgerTest, ASparseLayerSendsItsRowsFourTimes) {
 
 INSTANTIATE_TEST_SUITE_P(Placements, RowLedgerTest,
                          testing::Combine(testing::Values(HyperConfig::source, HyperConfig::owner),
-                                          testing::Bool()));
+                                          testing::Bool(), testing::Values(1, 2)));
 
 // In bfloat16 rows are half as long; the gate beside them stays float32.
 TEST(LedgerTest, Bfloat16RowsAreHalfAsLong) {

@@ -90,9 +90,26 @@ TEST(CapacityTest, EvaluationHasItsOwnLimit) {
 
 // Products and activations have 8 bits of precision; sums over micro-batches and ranks have more.
 TEST(Bfloat16Test, IsFloat32UpToTheRoundingOfActivations) {
-  for (const auto execution : {HyperConfig::source, HyperConfig::owner}) {
-    RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float32);
+  struct Case {
+    HyperConfig::Execution execution;
+    int num_experts, top_k;
+    bool options;
+  };
+  for (const auto& [execution, num_experts, top_k, options] :
+       {Case{HyperConfig::source, 4, 1, false},
+        {HyperConfig::owner, 4, 1, false},
+        {HyperConfig::owner, 4, 2, true},
+        {HyperConfig::source, 12, 3, true},
+        {HyperConfig::bilinear, 4, 2, true}}) {
+    RunConfig config = TinyConfig(ModelConfig::hyper, num_experts, RuntimeConfig::float32);
     config.mutable_hyper()->set_execution(execution);
+    config.mutable_model()->set_top_k(top_k);
+    if (options) {
+      LimitCapacity(&config);
+      config.mutable_hyper()->set_gen_bias(true);
+      config.mutable_hyper()->set_scale(HyperConfig::gate);
+      config.mutable_hyper()->set_on_dropped(HyperConfig::skip);
+    }
     const Outcome precise = Compute(config, OneRankMesh());
     config.mutable_runtime()->set_dtype(RuntimeConfig::bfloat16);
     for (const int micro_batches : {1, 3}) {

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/erf.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/tanh.h>
@@ -50,6 +51,7 @@ class GroupedFfnTest : public testing::TestWithParam<Case> {
 
 at::Tensor PlainActivation(const at::Tensor& x, Activation activation) {
   if (activation == Activation::kRelu) return at::relu(x);
+  if (activation == Activation::kGelu) return x * 0.5 * (at::erf(x / std::numbers::sqrt2) + 1);
   return x * 0.5 * (at::tanh((x + x.pow(3) * 0.044715) * std::sqrt(2 / std::numbers::pi)) + 1);
 }
 
@@ -88,6 +90,7 @@ TEST_P(GroupedFfnTest, GradientsMatchDifferences) {
 INSTANTIATE_TEST_SUITE_P(Groups, GroupedFfnTest,
                          testing::Values(Case{{4}, Activation::kGeluTanh, true},
                                          Case{{2, 0, 3}, Activation::kGeluTanh, true},
+                                         Case{{2, 0, 3}, Activation::kGelu, true},
                                          Case{{0, 5, 0}, Activation::kRelu, true},
                                          Case{{3, 1, 2}, Activation::kRelu, false},
                                          Case{{0, 0}, Activation::kGeluTanh, true},

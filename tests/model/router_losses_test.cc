@@ -17,7 +17,7 @@ RoutingResult Decision() {
       at::tensor({0.6, 0.3, 0.1, /**/ 0.2, 0.5, 0.3, /**/ 0.7, 0.1, 0.2, /**/ 0.4, 0.1, 0.5})
           .view({4, 3})
           .set_requires_grad(true);
-  decision.logits_TN = decision.probs_TN.log();
+  decision.logits_TN = decision.probs_TN.log() + 1;
   decision.expert_ids_TK = at::tensor({0L, 1L, 1L, 2L, 0L, 2L, 2L, 0L}).view({4, 2});
   decision.gate_TK = decision.probs_TN.gather(1, decision.expert_ids_TK);
   decision.taken_TK = at::tensor({1, 1, 1, 0, 1, 1, 0, 1}).view({4, 2}).to(at::kBool);
@@ -49,12 +49,14 @@ TEST(RouterLossesTest, AreTheirFormulasOverAMicroBatch) {
   EXPECT_NEAR(losses.switch_balance.item<double>(), 2 * 0.5 * balance, 1e-14);
   EXPECT_NEAR(losses.importance.item<double>(), 2 * 0.25 * Cv2({1.7, 0.8, 1.0}), 1e-14);
   EXPECT_NEAR(losses.load.item<double>(), 2 * 2 * Cv2({3, 2, 3}), 1e-14);
-  // The logits are logarithms of probabilities, whose logsumexp is 0.
-  EXPECT_NEAR(losses.router_z.item<double>(), 0, 1e-14);
+  // The logits are logarithms of probabilities and 1, whose logsumexp is 1; of 4 of 4 tokens.
+  EXPECT_NEAR(losses.router_z.item<double>(), 2 * 3 * 1, 1e-13);
   EXPECT_TRUE(losses.tokens_LN[1].equal(at::tensor({3L, 2L, 3L})));
   EXPECT_TRUE(losses.dropped_LN[0].equal(at::tensor({0L, 0L, 2L})));
-  EXPECT_NEAR(losses.Total().item<double>(),
-              (losses.switch_balance + losses.importance + losses.load).item<double>(), 1e-14);
+  EXPECT_NEAR(
+      losses.Total().item<double>(),
+      (losses.switch_balance + losses.importance + losses.load + losses.router_z).item<double>(),
+      1e-13);
 }
 
 TEST(RouterLossesTest, OfRowsAreTheirMeans) {

@@ -12,8 +12,12 @@ namespace hypermoe {
 namespace {
 
 TEST(SelectionsTest, NumbersEverySetOnce) {
-  for (const auto& [experts, top_k, count] :
-       {std::array<int64_t, 3>{6, 1, 6}, {6, 2, 15}, {7, 3, 35}, {5, 5, 1}, {64, 2, 2016}}) {
+  for (const auto& [experts, top_k, count] : {std::array<int64_t, 3>{6, 1, 6},
+                                              {6, 2, 15},
+                                              {7, 3, 35},
+                                              {5, 5, 1},
+                                              {64, 64, 1},
+                                              {64, 2, 2016}}) {
     const Selections selections(experts, top_k);
     ASSERT_EQ(selections.count(), count);
     const at::Tensor all = at::arange(count, at::kLong);
@@ -32,6 +36,7 @@ TEST(SelectionsTest, NumbersEverySetOnce) {
 TEST(SelectionsTest, TooManyHaveNoNumber) {
   EXPECT_EQ(NumSelections(4096, 1), 4096);
   EXPECT_EQ(NumSelections(64, 62), 2016);
+  EXPECT_EQ(NumSelections(64, 64), 1);
   EXPECT_EQ(NumSelections(64, 8), std::nullopt);
   EXPECT_EQ(NumSelections(4096, 63), std::nullopt);
   EXPECT_THROW(Selections(64, 8), c10::Error);
