@@ -2,6 +2,9 @@
 
 #include <google/protobuf/text_format.h>
 
+#include <vector>
+
+#include "absl/strings/match.h"
 #include "runtime/config_fields.h"
 #include "runtime/config_overrides.h"
 #include "runtime/config_text.h"
@@ -10,25 +13,35 @@
 namespace hypermoe {
 namespace {
 
-// Gives the fields of the preset that are absent its values. In a complete configuration, as runs
-// write it, none is.
-void ApplyPreset(HyperConfig* hyper) {
-  HyperConfig preset;
-  switch (hyper->preset()) {
-    case HyperConfig::defaults:
-      return;
-    case HyperConfig::paper:
-      preset.set_lin_bias(false);
-      break;
-    case HyperConfig::official_v1:
-      preset.set_agg(HyperConfig::sum);
-      preset.set_gen_bias(true);
-      preset.set_share(HyperConfig::stack);
-      preset.set_init(HyperConfig::off_small);
-      break;
+// The fields that a preset gives values.
+HyperConfig FieldsOf(HyperConfig::Preset preset) {
+  HyperConfig fields;
+  if (preset == HyperConfig::paper) fields.set_lin_bias(false);
+  if (preset == HyperConfig::official_v1) {
+    fields.set_agg(HyperConfig::sum);
+    fields.set_gen_bias(true);
+    fields.set_share(HyperConfig::stack);
+    fields.set_init(HyperConfig::off_small);
   }
-  preset.MergeFrom(*hyper);
-  *hyper = preset;
+  return fields;
+}
+
+// A preset that the command line asks for is stronger than what a file says of its fields, which in
+// a run's own configuration are all there.
+void ClearFieldsOfPresets(HyperConfig* hyper) {
+  for (const HyperConfig::Preset preset : {HyperConfig::paper, HyperConfig::official_v1}) {
+    const HyperConfig fields = FieldsOf(preset);
+    std::vector<const google::protobuf::FieldDescriptor*> set;
+    fields.GetReflection()->ListFields(fields, &set);
+    for (const auto* field : set) hyper->GetReflection()->ClearField(hyper, field);
+  }
+}
+
+// Gives the fields of the preset that are absent its values.
+void ApplyPreset(HyperConfig* hyper) {
+  HyperConfig complete = FieldsOf(hyper->preset());
+  complete.MergeFrom(*hyper);
+  *hyper = complete;
 }
 
 }  // namespace
@@ -39,6 +52,9 @@ absl::StatusOr<RunConfig> LoadConfig(const std::string& path,
   if (!path.empty()) {
     ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxConfigBytes + 1));
     ASSIGN_OR_RETURN(config, ReadConfigText(text, path));
+  }
+  for (const std::string& assignment : overrides) {
+    if (absl::StartsWith(assignment, "hyper.preset=")) ClearFieldsOfPresets(config.mutable_hyper());
   }
   for (const std::string& assignment : overrides)
     RETURN_IF_ERROR(ApplyOverride(assignment, &config));

@@ -213,6 +213,12 @@ TEST(LoadConfigTest, APresetFillsInWhatIsNotGiven) {
   EXPECT_EQ(official.hyper().share(), HyperConfig::layer) << "given, so it stays";
   EXPECT_TRUE(official.hyper().lin_bias());
   EXPECT_FALSE(LoadConfig("", {"hyper.preset=paper"})->hyper().lin_bias());
+  // On the command line it is stronger than a file, which may hold every field.
+  const TemporaryFolder folder;
+  const std::string path = folder.Write("config.textproto", ConfigText(RunConfig()));
+  const RunConfig changed = *LoadConfig(path, {"hyper.share=layer", "hyper.preset=official_v1"});
+  EXPECT_EQ(changed.hyper().agg(), HyperConfig::sum);
+  EXPECT_EQ(changed.hyper().share(), HyperConfig::layer);
   // A run's own configuration is complete: what it holds is what it was.
   RunConfig saved = *LoadConfig("", {"hyper.preset=official_v1", "hyper.agg=mean"});
   EXPECT_EQ(ParseConfigText(ConfigText(saved), "text")->hyper().agg(), HyperConfig::mean);
