@@ -42,7 +42,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
 JobBody DefineEvaluate(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   app.add_option("--checkpoint", arguments->options.checkpoint,
-                 "Run folder (its newest checkpoint) or checkpoint folder")
+                 "Run folder (its newest checkpoint), checkpoint folder or model folder")
       ->required()
       ->type_name("DIR");
   app.add_option("--data", arguments->options.data,

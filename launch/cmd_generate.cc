@@ -35,7 +35,7 @@ JobBody DefineGenerate(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   GenerateOptions& options = arguments->options;
   app.add_option("--checkpoint", options.checkpoint,
-                 "Run folder (its newest checkpoint) or checkpoint folder")
+                 "Run folder (its newest checkpoint), checkpoint folder or model folder")
       ->required()
       ->type_name("DIR");
   app.add_option("--prompt", options.prompt, "Text to go on from")->required()->type_name("TEXT");

@@ -21,6 +21,8 @@ JobBody DefinePrepare(CLI::App& app);
 JobBody DefinePretrain(CLI::App& app);
 JobBody DefineEvaluate(CLI::App& app);
 JobBody DefineGenerate(CLI::App& app);
+JobBody DefineImport(CLI::App& app);
+JobBody DefineExport(CLI::App& app);
 JobBody DefineEnv(CLI::App& app);
 
 // --set PATH=VALUE, once for each change. The vector must outlive the parsing.

@@ -25,6 +25,8 @@ constexpr Command kCommands[] = {
      DefinePretrain},
     {"evaluate", "Loss and perplexity of a checkpoint", DefineEvaluate},
     {"generate", "Text from a checkpoint", DefineGenerate},
+    {"import", "Make a run of a model folder in Hugging Face's form", DefineImport},
+    {"export", "Make a model folder in Hugging Face's form", DefineExport},
     {"env", "Versions, processor, memory and limits of every rank", DefineEnv},
 };
 

@@ -11,6 +11,8 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <string>
+
 #include "kernels/grouped_ffn.h"
 
 namespace hypermoe {
@@ -47,7 +49,12 @@ bool InCatalogue(int64_t num_selections, int64_t top_k) {
 HyperNetwork::HyperNetwork(const HyperConfig& config, const ModelConfig& model,
                            const std::vector<int64_t>& sparse_layers, ExpertRange local,
                            ParameterFactory& factory)
-    : config_(config), top_k_(model.top_k()), generator_(config, model, sparse_layers, factory) {
+    : config_(config), top_k_(model.top_k()) {
+  if (config.baked()) {
+    MakeBaked(model, sparse_layers, factory);
+  } else {
+    generator_.emplace(config, model, sparse_layers, factory);
+  }
   TORCH_CHECK(config.execution() != HyperConfig::auto_, "hyper.execution auto was not resolved");
   if (!OncePerSelection(config)) return;
   TORCH_CHECK(config.condition() != HyperConfig::hidden && config.z() == HyperConfig::binary,
@@ -60,21 +67,41 @@ HyperNetwork::HyperNetwork(const HyperConfig& config, const ModelConfig& model,
   }
 }
 
+void HyperNetwork::MakeBaked(const ModelConfig& model, const std::vector<int64_t>& sparse_layers,
+                             ParameterFactory& factory) {
+  TORCH_CHECK(OncePerSelection(config_) && top_k_ == 1,
+              "baked HyperExperts are applied by execution source or owner, for one choice");
+  const int64_t experts = model.num_experts(), width = model.hidden_size(),
+                bottleneck = config_.bottleneck_dim();
+  for (const int64_t block : sparse_layers) {
+    const std::string prefix = "hypermoe.baked." + std::to_string(block) + ".";
+    const auto make = [&](const std::string& name, at::IntArrayRef shape) {
+      return factory.Make(prefix + name, shape, Init::Constant(0), ParameterGroup::kHyper);
+    };
+    HyperExperts& made = baked_.emplace_back();
+    made.down_MDA = make("down", {experts, width, bottleneck});
+    made.up_MAD = make("up", {experts, bottleneck, width});
+    if (!config_.gen_bias()) continue;
+    made.down_offset_MA = make("down_offset", {experts, bottleneck});
+    made.up_offset_MD = make("up_offset", {experts, width});
+  }
+}
+
 void HyperNetwork::Generate() {
   const at::Tensor numbers_M =
       at::arange(catalogue_begin_, catalogue_begin_ + catalogue_size_, at::kLong);
-  const at::Tensor weights_MN = generator_.WeightsOfSelections(selections_->Members(numbers_M));
+  const at::Tensor weights_MN = generator_->WeightsOfSelections(selections_->Members(numbers_M));
   std::vector<at::Tensor> k_LMQ;
-  for (int64_t layer = 0; layer < generator_.num_layers(); ++layer) {
-    k_LMQ.push_back(generator_.HiddenOfWeights(weights_MN, layer));
+  for (int64_t layer = 0; layer < generator_->num_layers(); ++layer) {
+    k_LMQ.push_back(generator_->HiddenOfWeights(weights_MN, layer));
   }
-  const std::array<at::Tensor, 4> parts = PartsOf(generator_.GenerateAll(k_LMQ));
+  const std::array<at::Tensor, 4> parts = PartsOf(generator_->GenerateAll(k_LMQ));
   for (size_t i = 0; i < parts.size(); ++i) {
     if (!parts[i].defined()) continue;
     CataloguePart& part = catalogue_[i];
     std::vector<int64_t> shape = parts[i].sizes().vec();
     shape[0] = catalogue_size_;
-    shape.insert(shape.begin(), generator_.num_layers());
+    shape.insert(shape.begin(), generator_->num_layers());
     part.generated = parts[i].view(shape);
     part.leaves = part.generated.detach().unbind(0);
     if (!part.generated.requires_grad()) continue;
@@ -95,6 +122,7 @@ bool HyperNetwork::IsCurrent() const {
 }
 
 void HyperNetwork::Prepare() {
+  if (config_.baked()) return;
   if (selections_.has_value() && (catalogue_size_ > 0 || by_expert()) && !IsCurrent()) Generate();
 }
 
@@ -106,6 +134,13 @@ void HyperNetwork::Invalidate() {
 }
 
 HyperExperts HyperNetwork::LeavesOf(int64_t layer) const {
+  if (config_.baked()) {
+    const auto held = [&](const at::Tensor& all) {
+      return all.defined() ? all.narrow(0, catalogue_begin_, catalogue_size_) : all;
+    };
+    const HyperExperts& all = baked_[static_cast<size_t>(layer)];
+    return {held(all.down_MDA), held(all.up_MAD), held(all.down_offset_MA), held(all.up_offset_MD)};
+  }
   const auto leaf = [&](size_t part) {
     const std::vector<at::Tensor>& leaves = catalogue_[part].leaves;
     return leaves.empty() ? at::Tensor() : leaves[static_cast<size_t>(layer)];
@@ -114,7 +149,7 @@ HyperExperts HyperNetwork::LeavesOf(int64_t layer) const {
 }
 
 at::Tensor HyperNetwork::Scaled(const at::Tensor& y_TD, int64_t layer) const {
-  const at::Tensor factor = generator_.Factor(layer);
+  const at::Tensor factor = config_.baked() ? at::Tensor() : generator_->Factor(layer);
   return factor.defined() ? (y_TD * factor).to(y_TD.scalar_type()) : y_TD;
 }
 
@@ -145,8 +180,8 @@ at::Tensor HyperNetwork::ApplySelections(const at::Tensor& x_TD, const at::Tenso
       rows_per_network[static_cast<size_t>(numbers[i] - catalogue_begin_)] = counts[i];
     }
   } else {
-    const at::Tensor weights_MN = generator_.WeightsOfSelections(selections_->Members(numbers_M));
-    experts = generator_.Generate(generator_.HiddenOfWeights(weights_MN, layer), layer);
+    const at::Tensor weights_MN = generator_->WeightsOfSelections(selections_->Members(numbers_M));
+    experts = generator_->Generate(generator_->HiddenOfWeights(weights_MN, layer), layer);
     rows_per_network = ToVector(counts_M);
   }
   const at::Tensor chosen_R = order_T.narrow(0, skipped, rows);
@@ -157,11 +192,11 @@ at::Tensor HyperNetwork::ApplySelections(const at::Tensor& x_TD, const at::Tenso
 
 at::Tensor HyperNetwork::HiddenPerToken(const at::Tensor& x_TD, const RoutingResult& decision,
                                         int64_t layer) const {
-  if (config_.condition() == HyperConfig::hidden) return generator_.HiddenOfInput(x_TD, layer);
+  if (config_.condition() == HyperConfig::hidden) return generator_->HiddenOfInput(x_TD, layer);
   const at::Tensor weights_TN = config_.z() == HyperConfig::one_minus_prob
-                                    ? generator_.WeightsOfProbabilities(decision.probs_TN)
-                                    : generator_.WeightsOfSelections(decision.expert_ids_TK);
-  return generator_.HiddenOfWeights(weights_TN, layer);
+                                    ? generator_->WeightsOfProbabilities(decision.probs_TN)
+                                    : generator_->WeightsOfSelections(decision.expert_ids_TK);
+  return generator_->HiddenOfWeights(weights_TN, layer);
 }
 
 at::Tensor HyperNetwork::Apply(const at::Tensor& x_TD, const RoutingResult& decision,
@@ -172,7 +207,7 @@ at::Tensor HyperNetwork::Apply(const at::Tensor& x_TD, const RoutingResult& deci
   const at::Tensor k_TQ = HiddenPerToken(x_TD, decision, layer);
   return Scaled(config_.execution() == HyperConfig::per_token
                     ? ApplyPerToken(x_TD, k_TQ, layer)
-                    : generator_.ApplyBilinear(x_TD, k_TQ, layer),
+                    : generator_->ApplyBilinear(x_TD, k_TQ, layer),
                 layer);
 }
 
@@ -192,7 +227,7 @@ void HyperNetwork::BackwardThroughGeneration() {
 // are tested against.
 at::Tensor HyperNetwork::ApplyPerToken(const at::Tensor& x_TD, const at::Tensor& k_TQ,
                                        int64_t layer) const {
-  const HyperExperts own = generator_.Generate(k_TQ, layer);
+  const HyperExperts own = generator_->Generate(k_TQ, layer);
   at::Tensor pre_T1A = at::bmm(x_TD.to(k_TQ.scalar_type()).unsqueeze(1), own.down_MDA);
   if (own.down_offset_MA.defined()) pre_T1A = pre_T1A + own.down_offset_MA.unsqueeze(1);
   at::Tensor y_TD = at::bmm(at::relu(pre_T1A), own.up_MAD).squeeze(1);

@@ -34,7 +34,9 @@ bool InCatalogue(int64_t num_selections, int64_t top_k);
 class HyperNetwork {
  public:
   // sparse_layers: block numbers, ascending; a sparse layer is named below by its index in this
-  // list. local: the experts held here, the only ones to generate for if execution is owner and K =
+  // list. If config.baked, HyperExperts are parameters themselves (hypermoe.baked.{g}.down [N,D,A],
+  // .up [N,A,D] and their _offset), and nothing is generated. local: the experts held here, the
+  // only ones to generate for if execution is owner and K =
   // 1. Execution auto must have been resolved; source and owner need binary z, a condition other
   // than hidden, and selections that can be numbered.
   HyperNetwork(const HyperConfig& config, const ModelConfig& model,
@@ -93,6 +95,8 @@ class HyperNetwork {
     std::vector<at::Tensor> leaves;
   };
 
+  void MakeBaked(const ModelConfig& model, const std::vector<int64_t>& sparse_layers,
+                 ParameterFactory& factory);
   void Generate();
   HyperExperts LeavesOf(int64_t layer) const;
   bool IsCurrent() const;
@@ -103,7 +107,9 @@ class HyperNetwork {
 
   HyperConfig config_;
   int64_t top_k_;
-  HyperGenerator generator_;
+  // One of these: what generates HyperExperts, or (config.baked) those of all experts, by layer.
+  std::optional<HyperGenerator> generator_;
+  std::vector<HyperExperts> baked_;
   std::optional<Selections> selections_;  // execution source and owner
   // Numbers of the selections in the catalogue; empty: none is kept.
   int64_t catalogue_begin_ = 0, catalogue_size_ = 0;

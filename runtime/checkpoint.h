@@ -15,6 +15,7 @@
 #include "parallel/process_mesh.h"
 #include "runtime/checkpoint_folder.h"
 #include "runtime/status.h"
+#include "runtime/tensor_source.h"
 
 namespace hypermoe {
 
@@ -25,12 +26,20 @@ absl::Status SaveCheckpoint(const std::string& run_dir, const CheckpointInfo& in
                             const std::vector<FlatBuffer>& buffers, const AdamW& optimizer,
                             const ProcessMesh& mesh);
 
-// Fills the parameters of `buffers` (this rank's; global names), and with `optimizer` its moments
-// and step count too. Names, shapes, dtypes and the content of the files are checked before the
-// first value changes, and one DataError lists what is wrong. Tensors that the model does not have
-// are an error too; `num_experts` is how many experts it has on all ranks together (any number if
-// it has none). Local: ranks read independently, agree on the result themselves.
+// A checkpoint of parameters alone, as they stand in `parameters` (of the whole model, under global
+// names, in any dtypes): each rank writes its share of them, one tensor in memory at a time. All
+// but training can use it. Otherwise as SaveCheckpoint; every rank must be able to read
+// `parameters`.
+absl::Status SaveParameters(const std::string& run_dir, const CheckpointInfo& info,
+                            const TensorSource& parameters, Communicator& world);
+
+// Fills the parameters of `buffers` (this rank's; global names), the moments of `optimizer` and its
+// step count, so that training goes on. Names, shapes, dtypes and the content of the files are
+// checked before the first value changes, and one DataError lists what is wrong. Tensors that the
+// model does not have are an error too; `num_experts` is how many experts it has on all ranks
+// together (any number if it has none). Local: ranks read independently, agree on the result
+// themselves. (For parameters alone: FillParameters from CheckpointTensors.)
 absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,
-                            std::vector<FlatBuffer>& buffers, AdamW* optimizer);
+                            std::vector<FlatBuffer>& buffers, AdamW& optimizer);
 
 }  // namespace hypermoe

@@ -24,12 +24,6 @@ constexpr size_t kHashDigits = 32;
 constexpr char kHashBegin[] = ",\n  \"manifest_xxh3_128\": \"";
 constexpr char kHashEnd[] = "\"\n}\n";
 
-// A file that is looked up by this name cannot be outside of the checkpoint's folder.
-bool IsPlainName(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." &&
-         name.find_first_of(std::string("/\\\0", 3)) == std::string::npos;
-}
-
 json FilesJson(const std::map<std::string, FileDigest>& files) {
   json list = json::array();
   for (const auto& [name, file] : files) {
@@ -159,6 +153,10 @@ absl::StatusOr<CheckpointManifest> ParseManifest(const std::string& path, const 
   manifest.optimizer_steps = reader.Count(text, "optimizer_steps");
   manifest.files = reader.Files(text);
   manifest.tensors = reader.Tensors(text);
+  if (text.contains("source_config"))
+    manifest.info.source_config = reader.Text(text, "source_config");
+  for (const auto& [name, tensor] : manifest.tensors)
+    manifest.info.has_moments = manifest.info.has_moments || IsMoment(name);
   const std::string config = reader.Text(text, "config");
   for (const auto& [name, tensor] : manifest.tensors) {
     if (!manifest.files.contains(tensor.file)) {
@@ -196,9 +194,13 @@ absl::Status CheckFiles(const std::string& checkpoint,
 
 }  // namespace
 
+bool IsMoment(const std::string& name) {
+  return absl::StartsWith(name, kFirstMomentPrefix) || absl::StartsWith(name, kSecondMomentPrefix);
+}
+
 std::string ManifestText(const CheckpointManifest& manifest) {
   const CheckpointInfo& info = manifest.info;
-  const std::vector<std::pair<const char*, json>> members = {
+  std::vector<std::pair<const char*, json>> members = {
       {"format", kFormat},
       {"version", kVersion},
       {"step", info.step},
@@ -210,6 +212,7 @@ std::string ManifestText(const CheckpointManifest& manifest) {
       {"optimizer_steps", manifest.optimizer_steps},
       {"files", FilesJson(manifest.files)},
   };
+  if (!info.source_config.empty()) members.emplace_back("source_config", info.source_config);
   std::string text = "{\n";
   for (const auto& [key, value] : members)
     absl::StrAppend(&text, "  \"", key, "\": ", value.dump(), ",\n");

@@ -21,7 +21,15 @@ struct CheckpointInfo {
   int world_size = 1;
   int expert_parallel = 1;
   int threads = 1;  // per rank
+  // Of a model that came from a model folder (model_folder.h): the folder's config.json.
+  std::string source_config;
+  // Whether there is all that training needs to go on: not after an import. Found on reading.
+  bool has_moments = false;
 };
+
+// Names of Adam's moments: one of these, then the parameter's name.
+constexpr char kFirstMomentPrefix[] = "optimizer.first_moment.";
+constexpr char kSecondMomentPrefix[] = "optimizer.second_moment.";
 
 struct CheckpointTensor {
   std::string file;
@@ -35,6 +43,9 @@ struct CheckpointManifest {
   std::map<std::string, FileDigest> files;  // by plain file name
   std::map<std::string, CheckpointTensor> tensors;
 };
+
+// Whether a checkpoint's tensor of this name is one of Adam's moments.
+bool IsMoment(const std::string& name);
 
 std::string ManifestText(const CheckpointManifest& manifest);
 

@@ -83,6 +83,28 @@ absl::Status CheckModel(const ModelConfig& model) {
   return absl::OkStatus();
 }
 
+// That baked HyperExperts, which are one for each expert, can be applied.
+absl::Status CheckBaked(const RunConfig& config) {
+  const HyperConfig& hyper = config.hyper();
+  if (!hyper.baked()) return absl::OkStatus();
+  const bool one_for_each =
+      config.model().kind() == ModelConfig::hyper && config.model().top_k() == 1 &&
+      hyper.condition() != HyperConfig::hidden && hyper.z() == HyperConfig::binary;
+  if (!one_for_each) {
+    return ConfigError(
+        "hyper.baked is set, but the model has no HyperExpert for each expert: that needs "
+        "model.kind hyper, model.top_k 1, hyper.condition unselected or selected, and hyper.z "
+        "binary");
+  }
+  if (hyper.execution() == HyperConfig::per_token || hyper.execution() == HyperConfig::bilinear) {
+    return ConfigError(absl::StrCat("hyper.execution is ",
+                                    HyperConfig::Execution_Name(hyper.execution()),
+                                    ", which generates HyperExperts, but hyper.baked is set: set "
+                                    "it to source, owner or auto"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckDropout(const ModelConfig& model) {
   const std::pair<const char*, double> fields[] = {
       {"embedding_dropout", model.embedding_dropout()},
@@ -222,11 +244,21 @@ absl::Status CompareFields(const Message& before, const Message& now, const std:
 
 }  // namespace
 
-absl::Status ValidateConfig(const RunConfig& config) {
+absl::Status ValidateModel(const RunConfig& config) {
   RETURN_IF_ERROR(CheckModel(config.model()));
   RETURN_IF_ERROR(CheckDropout(config.model()));
   RETURN_IF_ERROR(CheckRouting(config));
   RETURN_IF_ERROR(CheckHyper(config));
+  return CheckBaked(config);
+}
+
+absl::Status ValidateConfig(const RunConfig& config) {
+  RETURN_IF_ERROR(ValidateModel(config));
+  if (config.hyper().baked()) {
+    return ConfigError(
+        "hyper.baked is set: a model whose HyperExperts have replaced their hypernetwork cannot be "
+        "trained; train the model that it was exported from");
+  }
   RETURN_IF_ERROR(CheckTokenizer(config));
   RETURN_IF_ERROR(CheckTrainFiles(config.data()));
   const TrainConfig& train = config.train();

@@ -91,14 +91,6 @@ double NumberAt(const Message& message, const FieldDescriptor& field, int index)
   }
 }
 
-bool InRange(double value, const FieldDescriptor& field) {
-  if (!std::isfinite(value)) return false;
-  const Range& range = field.options().GetExtension(hypermoe::range);
-  if (range.has_min() && (value < range.min() || (range.above_min() && value == range.min())))
-    return false;
-  return !range.has_max() || value <= range.max();
-}
-
 void FillDefault(Message* message, const FieldDescriptor& field) {
   const Reflection& set = *message->GetReflection();
   switch (field.cpp_type()) {
@@ -129,6 +121,14 @@ void FillDefault(Message* message, const FieldDescriptor& field) {
 
 std::string JoinPath(const std::string& path, const std::string& name) {
   return path.empty() ? name : absl::StrCat(path, ".", name);
+}
+
+bool InRange(double value, const FieldDescriptor& field) {
+  if (!std::isfinite(value)) return false;
+  const Range& range = field.options().GetExtension(hypermoe::range);
+  if (range.has_min() && (value < range.min() || (range.above_min() && value == range.min())))
+    return false;
+  return !range.has_max() || value <= range.max();
 }
 
 const FieldDescriptor* FindField(const std::string& path) {

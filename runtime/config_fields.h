@@ -28,6 +28,9 @@ std::string UnknownEnumText(const std::string& path, const google::protobuf::Fie
 // moe, hyper", "text".
 std::string AllowedText(const google::protobuf::FieldDescriptor& field);
 
+// Whether the number `value` is within the (hypermoe.range) of `field`; NaN and infinity never are.
+bool InRange(double value, const google::protobuf::FieldDescriptor& field);
+
 // The value of `field` as it stands in a config: 4, "data/mine", hyper, [1, 3],
 // [{ prefix: "a" weight: 2 }].
 std::string ValueText(const google::protobuf::Message& message,

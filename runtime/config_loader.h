@@ -22,6 +22,9 @@ absl::StatusOr<RunConfig> LoadConfig(const std::string& path,
 // min_learning_rate at most learning_rate, and so on.
 absl::Status ValidateConfig(const RunConfig& config);
 
+// Those of them that describe the model.
+absl::Status ValidateModel(const RunConfig& config);
+
 // Text that LoadConfig reads back to an equal message; every field is written, defaults too.
 std::string ConfigText(const RunConfig& config);
 // The inverse of ConfigText, for text from a checkpoint; `source` names it in errors.

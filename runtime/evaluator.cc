@@ -21,6 +21,11 @@ absl::StatusOr<std::vector<TokenRange>> OpenRanges(const EvaluateOptions& option
     ASSIGN_OR_RETURN(TokenRange tokens, OpenTokens(options.data, config.model().vocab_size()));
     return std::vector<TokenRange>{std::move(tokens)};
   }
+  if (info.data_fingerprint.empty()) {
+    return UsageError(options.checkpoint +
+                      " was not trained here, so it has no validation tokens of its own: give "
+                      "--data");
+  }
   ASSIGN_OR_RETURN(const Splits splits, OpenSplits(config.data(), config.model()));
   if (splits.fingerprint != info.data_fingerprint) {
     return DataError(

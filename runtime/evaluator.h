@@ -12,7 +12,7 @@
 namespace hypermoe {
 
 struct EvaluateOptions {
-  std::string checkpoint;  // run folder or checkpoint folder
+  std::string checkpoint;  // run folder, checkpoint folder or model folder
   std::string data;        // prefix of a token file, all of it; "": the run's own validation tokens
   std::string dtype;       // "" as trained
 };

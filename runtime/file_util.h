@@ -17,6 +17,9 @@ absl::Status ErrnoError(const std::string& path, const std::string& action, int 
 // `text` from a file, fit for a message: control characters escaped, and cut after 200 bytes.
 std::string Printable(const std::string& text);
 
+// Whether a file that is looked up by this name in a folder cannot be outside of it.
+bool IsPlainName(const std::string& name);
+
 // Creates `path` and its missing parents, durably; permissions follow the umask.
 absl::Status CreateFolders(const std::string& path);
 // Makes the names in folder `path` durable.

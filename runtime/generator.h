@@ -11,7 +11,7 @@
 namespace hypermoe {
 
 struct GenerateOptions {
-  std::string checkpoint;  // run folder or checkpoint folder
+  std::string checkpoint;  // run folder, checkpoint folder or model folder
   std::string prompt;
   int64_t max_tokens = 100;
   double temperature = 1.0;  // 0: greedy

@@ -48,7 +48,7 @@ class Costs {
         candidates.push_back(Owner());
       }
     }
-    candidates.push_back(Bilinear());
+    if (!config_.hyper().baked()) candidates.push_back(Bilinear());
     return candidates;
   }
 

@@ -1,4 +1,4 @@
-// A model read from a checkpoint, at any world size and expert degree.
+// A model read from a model folder or a checkpoint, at any world size and expert degree.
 #pragma once
 
 #include <memory>
@@ -8,21 +8,23 @@
 #include "model/gpt2.h"
 #include "parallel/flat_buffer.h"
 #include "parallel/process_mesh.h"
-#include "runtime/checkpoint.h"
+#include "runtime/checkpoint_manifest.h"
 #include "runtime/status.h"
+#include "runtime/stored_model.h"
 
 namespace hypermoe {
 
 struct LoadedModel {
-  CheckpointInfo info;
+  CheckpointInfo info;  // as in StoredModel
   ProcessMesh mesh;
   std::unique_ptr<Gpt2> model;
   std::vector<FlatBuffer> buffers;  // of the model's parameters
 };
 
-// `path`: run folder (its newest checkpoint) or checkpoint folder. `dtype`: "" as trained,
-// "float32" or "float64". `expert_parallel`: 0 is the default degree. Collective over `world`; the
-// same status on every rank.
+// `path`: model folder, run folder (its newest checkpoint) or checkpoint folder. `dtype`: "" as
+// stored (a folder of float16 or bfloat16 becomes float32), "float32", "float64" or "bfloat16".
+// `expert_parallel`: 0 is the default degree. Collective over `world`; the same status on every
+// rank.
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string& dtype,
                                       std::shared_ptr<Communicator> world, int expert_parallel);
 

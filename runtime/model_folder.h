@@ -13,10 +13,11 @@
 namespace hypermoe {
 
 struct ModelFolder {
-  // Sections model and hyper; everything else as in RunConfig's defaults.
+  // Sections model and hyper (if hyper.baked, a learned scale is part of the HyperExperts);
+  // runtime.dtype, float64 where wte.weight is; data.tokenizer, where the
+  // folder holds GPT-2's files. Everything else as in RunConfig's defaults.
   RunConfig config;
   std::string config_json;  // the file's text: keys that mean nothing here are kept for export
-  bool baked = false;       // HyperExperts stand in hypermoe.baked.* instead of their hypernetwork
   // Under the names of Gpt2's parameters: without "transformer.", tied and unused tensors left out.
   std::shared_ptr<const TensorSource> tensors;
 };
@@ -29,5 +30,9 @@ bool IsModelFolder(const std::string& path);
 // with the way to convert them. Tensor contents are read on demand. Local. DataError, ConfigError
 // for a value of config.json that is valid there but not supported here, IoError.
 absl::StatusOr<ModelFolder> OpenModelFolder(const std::string& dir);
+
+// Whether `model` holds exactly the tensors that its configuration calls for. One DataError lists
+// all that are missing, unexpected or of another shape; `where` names the model in it. Local.
+absl::Status CheckFolderTensors(const std::string& where, const ModelFolder& model);
 
 }  // namespace hypermoe

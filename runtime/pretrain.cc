@@ -142,6 +142,13 @@ absl::Status Run::CheckProfiledSteps() const {
 
 absl::Status Run::LoadFrom(const std::string& checkpoint) {
   ASSIGN_OR_RETURN(const CheckpointInfo info, ReadCheckpointInfo(checkpoint));
+  if (!info.has_moments) {
+    return UsageError(
+        absl::StrCat(checkpoint,
+                     " was imported: it has no optimizer state to go on with. Start a run from it "
+                     "with --init_from ",
+                     options_.run_dir, " and another --run_dir"));
+  }
   RETURN_IF_ERROR(CheckResumable(info.config, config_, options_.run_dir));
   if (info.data_fingerprint != splits_.fingerprint) {
     return ConfigError(absl::StrCat("the data of ", checkpoint, " (", info.data_fingerprint,
@@ -149,7 +156,7 @@ absl::Status Run::LoadFrom(const std::string& checkpoint) {
                                     ") differ: give the same token files, or another --run_dir"));
   }
   RETURN_IF_ERROR(LoadCheckpoint(checkpoint, config_.model().num_experts(), trainer_->buffers(),
-                                 &trainer_->optimizer()));
+                                 trainer_->optimizer()));
   trainer_->model().ParametersChanged();
   start_ = saved_ = info.step;
   if (!first_rank_) return absl::OkStatus();

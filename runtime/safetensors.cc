@@ -59,30 +59,35 @@ class MappedSafetensors : public SafetensorsFile {
   bool contains(const std::string& name) const override { return header_.tensors.contains(name); }
   const std::map<std::string, std::string>& metadata() const override { return header_.metadata; }
 
-  absl::StatusOr<at::Tensor> Get(const std::string& name) const override {
+  absl::StatusOr<TensorEntry> Entry(const std::string& name) const override {
     const auto found = header_.tensors.find(name);
     if (found == header_.tensors.end()) return Error(name, "is not in the file");
     const SafetensorsEntry& entry = found->second;
-    const auto known = std::find_if(kDtypes.begin(), kDtypes.end(),
-                                    [&](const DtypeName& d) { return entry.dtype == d.name; });
-    if (known == kDtypes.end())
+    TensorEntry result;
+    result.dtype = DtypeOfSafetensors(entry.dtype);
+    if (result.dtype == c10::ScalarType::Undefined)
       return Error(name, absl::StrCat("has dtype ", entry.dtype, ", which is not supported"));
-    std::vector<int64_t> sizes;
-    if (!ToSizes(entry.shape, &sizes)) return Error(name, "has a shape beyond 63 bits");
+    if (!ToSizes(entry.shape, &result.shape)) return Error(name, "has a shape beyond 63 bits");
+    return result;
+  }
 
+  absl::StatusOr<at::Tensor> Get(const std::string& name) const override {
+    ASSIGN_OR_RETURN(const TensorEntry tensor_entry, Entry(name));
+    const SafetensorsEntry& entry = header_.tensors.at(name);
     const char* begin = file_->data() + header_.data_begin + entry.begin;
     const char* end = file_->data() + header_.data_begin + entry.end;
     // Any other byte as a C++ bool is undefined behaviour.
-    if (known->dtype == c10::ScalarType::Bool &&
+    if (tensor_entry.dtype == c10::ScalarType::Bool &&
         std::any_of(begin, end, [](unsigned char c) { return c > 1; })) {
       return Error(name, "has dtype BOOL and bytes other than 0 and 1");
     }
     const auto tensor = at::from_blob(
-        const_cast<char*>(begin), sizes, [file = file_](void*) {},
-        c10::TensorOptions().dtype(known->dtype));
-    if (reinterpret_cast<uintptr_t>(begin) % c10::elementSize(known->dtype) == 0) return tensor;
+        const_cast<char*>(begin), tensor_entry.shape, [file = file_](void*) {},
+        c10::TensorOptions().dtype(tensor_entry.dtype));
+    if (reinterpret_cast<uintptr_t>(begin) % c10::elementSize(tensor_entry.dtype) == 0)
+      return tensor;
     // Typed access needs alignment, which the format does not promise.
-    const at::Tensor copy = at::empty(sizes, tensor.options());
+    const at::Tensor copy = at::empty(tensor_entry.shape, tensor.options());
     std::memcpy(copy.mutable_data_ptr(), begin, end - begin);
     return copy;
   }
@@ -97,33 +102,37 @@ class MappedSafetensors : public SafetensorsFile {
   SafetensorsHeader header_;
 };
 
+using NamedEntry = std::pair<std::string, TensorEntry>;
+
 // Large elements first, then by name: every tensor is then aligned, as the reference writes it.
-absl::StatusOr<std::vector<NamedTensor>> InFileOrder(const std::vector<NamedTensor>& tensors) {
-  std::vector<NamedTensor> ordered = tensors;
-  for (const NamedTensor& named : ordered) {
-    if (!named.tensor.defined() || !named.tensor.device().is_cpu() ||
-        SafetensorsDtype(named.tensor.scalar_type()).empty()) {
-      return InternalError(
-          absl::StrCat("tensor '", Printable(named.name),
-                       "' cannot be written: it must be on the CPU and of a dtype of safetensors"));
+absl::StatusOr<std::vector<NamedEntry>> InFileOrder(const std::vector<std::string>& names,
+                                                    const TensorSource& source) {
+  std::vector<NamedEntry> ordered;
+  for (const std::string& name : names) {
+    const auto found = source.entries().find(name);
+    if (found == source.entries().end() || SafetensorsDtype(found->second.dtype).empty()) {
+      return InternalError(absl::StrCat("tensor '", Printable(name),
+                                        "' cannot be written: it is not there, not on the CPU, or "
+                                        "not of a dtype of safetensors"));
     }
+    ordered.emplace_back(name, found->second);
   }
-  std::sort(ordered.begin(), ordered.end(), [](const NamedTensor& a, const NamedTensor& b) {
-    return std::pair(-a.tensor.element_size(), a.name) <
-           std::pair(-b.tensor.element_size(), b.name);
+  std::sort(ordered.begin(), ordered.end(), [](const NamedEntry& a, const NamedEntry& b) {
+    return std::pair(-static_cast<int64_t>(c10::elementSize(a.second.dtype)), a.first) <
+           std::pair(-static_cast<int64_t>(c10::elementSize(b.second.dtype)), b.first);
   });
   return ordered;
 }
 
-absl::StatusOr<SafetensorsHeader> MakeHeader(const std::vector<NamedTensor>& ordered) {
+absl::StatusOr<SafetensorsHeader> MakeHeader(const std::vector<NamedEntry>& ordered) {
   SafetensorsHeader header;
   uint64_t offset = 0;
   for (const auto& [name, tensor] : ordered) {
     SafetensorsEntry entry;
-    entry.dtype = SafetensorsDtype(tensor.scalar_type());
-    entry.shape.assign(tensor.sizes().begin(), tensor.sizes().end());
+    entry.dtype = SafetensorsDtype(tensor.dtype);
+    entry.shape.assign(tensor.shape.begin(), tensor.shape.end());
     entry.begin = offset;
-    offset += tensor.nbytes();
+    offset += TensorBytes(tensor);
     entry.end = offset;
     if (name == "__metadata__" || !header.tensors.emplace(name, entry).second) {
       return InternalError(absl::StrCat("two tensors called '", Printable(name),
@@ -155,20 +164,41 @@ std::string SafetensorsDtype(c10::ScalarType dtype) {
   return "";
 }
 
+c10::ScalarType DtypeOfSafetensors(const std::string& name) {
+  for (const DtypeName& known : kDtypes) {
+    if (name == known.name) return known.dtype;
+  }
+  return c10::ScalarType::Undefined;
+}
+
 absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
-                                            const std::vector<NamedTensor>& tensors,
+                                            const std::vector<std::string>& names,
+                                            const TensorSource& source,
                                             const std::map<std::string, std::string>& metadata) {
-  ASSIGN_OR_RETURN(const std::vector<NamedTensor> ordered, InFileOrder(tensors));
+  ASSIGN_OR_RETURN(const std::vector<NamedEntry> ordered, InFileOrder(names, source));
   ASSIGN_OR_RETURN(SafetensorsHeader header, MakeHeader(ordered));
   header.metadata = metadata;
   ASSIGN_OR_RETURN(const std::string header_bytes, SafetensorsHeaderBytes(header));
   ASSIGN_OR_RETURN(const std::unique_ptr<HashedFile> file, HashedFile::Create(path));
   RETURN_IF_ERROR(file->Write(header_bytes.data(), header_bytes.size()));
-  for (const NamedTensor& named : ordered) {
-    const at::Tensor dense = named.tensor.contiguous();
+  for (const auto& [name, entry] : ordered) {
+    ASSIGN_OR_RETURN(const at::Tensor tensor, source.Read(name));
+    if (tensor.scalar_type() != entry.dtype || tensor.sizes() != entry.shape) {
+      return InternalError(
+          absl::StrCat("tensor '", Printable(name), "' is not what its source says it is"));
+    }
+    const at::Tensor dense = tensor.contiguous();
     RETURN_IF_ERROR(file->Write(dense.const_data_ptr(), dense.nbytes()));
   }
   return file->Commit();
+}
+
+absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
+                                            const std::vector<NamedTensor>& tensors,
+                                            const std::map<std::string, std::string>& metadata) {
+  std::vector<std::string> names;
+  for (const NamedTensor& named : tensors) names.push_back(named.name);
+  return WriteSafetensors(path, names, TensorsInMemory(tensors), metadata);
 }
 
 }  // namespace hypermoe

@@ -13,6 +13,7 @@
 #include "parallel/parameter.h"
 #include "runtime/file_util.h"
 #include "runtime/status.h"
+#include "runtime/tensor_source.h"
 
 namespace hypermoe {
 
@@ -28,6 +29,8 @@ class SafetensorsFile {
   virtual ~SafetensorsFile() = default;
   virtual std::vector<std::string> names() const = 0;  // sorted
   virtual bool contains(const std::string& name) const = 0;
+  // DataError as Get. Reads nothing but the header.
+  virtual absl::StatusOr<TensorEntry> Entry(const std::string& name) const = 0;
   // A tensor that shares the mapping's memory and keeps the file open; never write to it. (A copy
   // where the file does not align it to its element size.) DataError: no such tensor, or one that
   // LibTorch has no type for.
@@ -37,10 +40,17 @@ class SafetensorsFile {
 
 // The format's name of a dtype ("F32"), or "" if files cannot hold it here.
 std::string SafetensorsDtype(c10::ScalarType dtype);
+// The inverse; Undefined for other names.
+c10::ScalarType DtypeOfSafetensors(const std::string& name);
 
-// Writes `tensors` (CPU; float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or
-// bool) to `path` and makes the content durable. An older file of that name is replaced only by a
-// complete one. Returns the file's size and hash.
+// Writes the tensors `names` of `source` (float64, float32, float16, bfloat16, int64, int32, int16,
+// int8, uint8 or bool) to `path`, one in memory at a time, and makes the content durable. An older
+// file of that name is replaced only by a complete one. Returns the file's size and hash.
+absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
+                                            const std::vector<std::string>& names,
+                                            const TensorSource& source,
+                                            const std::map<std::string, std::string>& metadata);
+// The same for tensors in memory, on the CPU.
 absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
                                             const std::vector<NamedTensor>& tensors,
                                             const std::map<std::string, std::string>& metadata);

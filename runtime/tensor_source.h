@@ -20,6 +20,9 @@ struct TensorEntry {
   std::vector<int64_t> shape;
 };
 
+// The size of its elements together.
+int64_t TensorBytes(const TensorEntry& entry);
+
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
@@ -28,6 +31,18 @@ class TensorSource {
   // CPU tensor of the entry's dtype and shape, on demand: only what is asked for is in memory. It
   // may share a file's mapping: never write to it. DataError: no such entry, or a damaged file.
   virtual absl::StatusOr<at::Tensor> Read(const std::string& name) const = 0;
+};
+
+// Tensors in memory as a source. One that is undefined or not on the CPU has no entry.
+class TensorsInMemory : public TensorSource {
+ public:
+  explicit TensorsInMemory(const std::vector<NamedTensor>& tensors);
+  const std::map<std::string, TensorEntry>& entries() const override { return entries_; }
+  absl::StatusOr<at::Tensor> Read(const std::string& name) const override;
+
+ private:
+  std::map<std::string, TensorEntry> entries_;
+  std::map<std::string, at::Tensor> tensors_;
 };
 
 // Fills the parameters of `buffers` (this rank's, under their global names) from `source`,

@@ -12,6 +12,7 @@
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
 #include "tests/support/mpi_test.h"
+#include "tests/support/shared_folder.h"
 #include "tests/support/tagged_model.h"
 #include "tests/support/temporary_folder.h"
 
@@ -24,22 +25,6 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 constexpr int64_t kNumExperts = 6;  // on 4 ranks: 2, 2, 1, 1
-
-// One folder for all ranks, made and removed by rank 0.
-class SharedFolder {
- public:
-  SharedFolder() {
-    if (World()->rank() == 0) folder_.emplace();
-    const std::string path = World()->AllGatherText(folder_ ? folder_->path() : "")[0];
-    if (!folder_) folder_.emplace(path);
-  }
-  ~SharedFolder() { World()->Barrier(); }
-  const std::string& path() const { return folder_->path(); }
-  std::string operator/(const std::string& name) const { return *folder_ / name; }
-
- private:
-  std::optional<TemporaryFolder> folder_;
-};
 
 struct Layout {
   int world;
@@ -100,7 +85,7 @@ void ExpectLoads(const std::string& run_dir, int64_t step, const ProcessMesh& me
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   TaggedModel model(OnThisRank(mesh, dtype));
   const absl::Status loaded =
-      LoadCheckpoint(*checkpoint, kNumExperts, model.buffers(), &model.optimizer());
+      LoadCheckpoint(*checkpoint, kNumExperts, model.buffers(), model.optimizer());
   EXPECT_TRUE(loaded.ok()) << loaded;
   EXPECT_THAT(model.WrongValues(salt), IsEmpty());
   EXPECT_THAT(model.WrongMoments(salt), IsEmpty());
@@ -223,7 +208,7 @@ TEST(CheckpointFailureTest, DamageToOneFileIsFoundByTheRanksThatReadItAndAgreedB
   World()->Barrier();
   TaggedModel model(OnThisRank(mesh));
   const absl::Status local =
-      LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), &model.optimizer());
+      LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer());
   EXPECT_EQ(local.ok(), World()->rank() != size - 1) << local;
   EXPECT_EQ(model.AllZero(), !local.ok());
   const absl::Status agreed = Agree(*World(), local);

@@ -47,7 +47,7 @@ def judge(case, run, before, after):
 
 
 class Bench:
-    """The program, and a folder with a good token file and a short run to spoil."""
+    """The program, and a folder with a good token file, a short run and a model folder to spoil."""
 
     def __init__(self, build, source, folder):
         self.build, self.source, self.folder = build, source, folder
@@ -65,6 +65,8 @@ class Bench:
             text.write("The quick brown fox jumps over the lazy dog.\n" * 400)
         self.must_end_with(0, ["prepare", "--input", "good.txt", "--tokenizer", "byte", "--output", "good"])
         self.must_end_with(75, train_arguments(self.source, "run", ["--stop_at_step", "2"]))
+        self.must_end_with(0, ["export", "--checkpoint", "run", "--output", "model"])
+        self.must_end_with(0, ["import", "--from", "model", "--run_dir", "imported"])
 
     def try_case(self, case, ranks):
         """Prints the outcome; true if all is as it must be."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import json
 import os
 import shutil
 
@@ -197,7 +198,67 @@ def run_folder_cases(folder, source):
     ]
 
 
+def model_folder_cases(folder, source):
+    """Model folders of strangers. tests/runtime/model_folder_malformed_test.cc has many more."""
+    for name in ("cut_model", "pickle_model", "lost_tensor", "escaping_model", "nan_model", "foreign_model"):
+        shutil.copytree(os.path.join(folder, "model"), os.path.join(folder, name))
+
+    def path(name, file):
+        return os.path.join(folder, name, file)
+
+    def replace(name, old, new):
+        with open(path(name, "config.json")) as file:
+            text = file.read()
+        assert old in text, (name, old)
+        with open(path(name, "config.json"), "w") as file:
+            file.write(text.replace(old, new))
+
+    truncate(path("cut_model", "model.safetensors"), 1)
+    os.rename(path("pickle_model", "model.safetensors"), path("pickle_model", "pytorch_model.bin"))
+    replace("lost_tensor", '"n_layer": 2', '"n_layer": 3')
+    os.rename(path("escaping_model", "model.safetensors"), os.path.join(folder, "outside.safetensors"))
+    with open(path("escaping_model", "model.safetensors.index.json"), "w") as file:
+        json.dump({"weight_map": {"wte.weight": "../outside.safetensors"}}, file)
+    replace("nan_model", '"resid_pdrop": 0.0', '"resid_pdrop": NaN')
+    replace("foreign_model", '"hypermoe_gpt2"', '"switch_transformers"')
+
+    # That ranks fail alike is the same for all of one command: one of them at 2 ranks is enough.
+    def import_from(name, code, names, model, *more, ranks=(1,)):
+        return Case(name, ["import", "--from", model, "--run_dir", "never_made", *more], code, names, ranks)
+
+    def export(name, code, names, *arguments, ranks=(1,)):
+        return Case(name, ["export", "--checkpoint", "model", *arguments], code, names, ranks)
+
+    return [
+        import_from("model folder that does not exist", IO, ["no_such_model", "no such folder"], "no_such_model"),
+        import_from("model folder without a configuration", BAD_DATA, [r"config\.json"], "run"),
+        import_from("truncated tensors", BAD_DATA, [r"cut_model/model\.safetensors", "cut off"], "cut_model",
+                    ranks=(1, 2)),
+        import_from("pickle", BAD_DATA, [r"pytorch_model\.bin", "pickle", "save_pretrained"], "pickle_model"),
+        import_from("missing tensors", BAD_DATA, [r"'h\.2\.ln_1\.weight'", r"'h\.2\.ln_2\.weight'"], "lost_tensor"),
+        import_from("an index that leads out of its folder", BAD_DATA, [r"\.\./outside", "plain name"],
+                    "escaping_model"),
+        import_from("NaN in a configuration", BAD_DATA, [r"nan_model/config\.json", "JSON"], "nan_model"),
+        import_from("another family", CONFIG, ["switch_transformers", "not supported"], "foreign_model"),
+        import_from("import with a change that does not fit", BAD_DATA, [r"'h\.2\."], "model",
+                    "--set", "model.num_layers=3"),
+        import_from("import with an unknown field", CONFIG, [r"model\.num_layrs", "num_layers"], "model",
+                    "--set", "model.num_layrs=3"),
+        Case("import into a run", ["import", "--from", "model", "--run_dir", "run"], USAGE, ["run", "already holds"],
+             (1,)),
+        Case("evaluate a bad model folder", ["evaluate", "--checkpoint", "cut_model", "--data", "good"], BAD_DATA,
+             [r"cut_model/model\.safetensors"], (1,)),
+        Case("evaluate a model folder without data", ["evaluate", "--checkpoint", "model"], USAGE, ["--data"], (1,)),
+        export("export over a file", USAGE, [r"--output good\.txt"], "--output", "good.txt", ranks=(1, 2)),
+        export("export into a folder that is not empty", USAGE, ["--output run"], "--output", "run"),
+        export("a size that is none", USAGE, ["much", "5GB"], "--output", "never_made", "--max_shard", "much"),
+        export("export cannot change the model", USAGE, [r"model\.num_layers"], "--output", "never_made",
+               "--set", "model.num_layers=3"),
+        Case("training on after an import", train_arguments(source, "imported"), USAGE, ["imported", "--init_from"]),
+    ]
+
+
 def make_cases(folder, source):
     """All cases, and the spoilt files that they need, in `folder`."""
     return (command_line_cases() + config_cases(folder, source) + data_cases(folder, source) +
-            run_folder_cases(folder, source))
+            run_folder_cases(folder, source) + model_folder_cases(folder, source))

@@ -34,7 +34,7 @@ TEST_F(CheckpointDamageTest, EveryFlippedByteIsFound) {
     WriteFile(checkpoint + name, good);
   }
   TaggedModel model({});
-  EXPECT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), nullptr).ok());
+  EXPECT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer()).ok());
 }
 
 TEST_F(CheckpointDamageTest, TruncatedMissingAndLinkedFilesAreNamed) {
@@ -153,14 +153,14 @@ TEST_F(CheckpointDamageTest, MoreOrFewerExpertsThanTheModelHasAreFound) {
   layout.num_experts = 5;
   layout.expert_degree = 5;
   TaggedModel fewer(layout);
-  const absl::Status status = LoadCheckpoint(checkpoint, 5, fewer.buffers(), nullptr);
+  const absl::Status status = LoadCheckpoint(checkpoint, 5, fewer.buffers(), fewer.optimizer());
   EXPECT_THAT(Message(status),
               AllOf(HasSubstr("unexpected tensor 'h.0.mlp.experts.expert_5.c_fc.bias'"),
                     Not(HasSubstr("expert_4"))));
   layout.num_experts = 7;
   layout.expert_degree = 1;
   TaggedModel more(layout);
-  EXPECT_THAT(Message(LoadCheckpoint(checkpoint, 7, more.buffers(), nullptr)),
+  EXPECT_THAT(Message(LoadCheckpoint(checkpoint, 7, more.buffers(), more.optimizer())),
               HasSubstr("missing tensor 'h.1.mlp.experts.expert_6.c_fc.weight'"));
 }
 

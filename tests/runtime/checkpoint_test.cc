@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "runtime/checkpoint_tensors.h"
 #include "tests/support/checkpoint_fixture.h"
 
 namespace hypermoe {
@@ -32,7 +33,7 @@ TEST_F(CheckpointTest, KeepsEverything) {
   EXPECT_THAT(Names(checkpoint), ElementsAre("manifest.json", "rank_00000.safetensors"));
   TaggedModel model({});
   const absl::Status loaded =
-      LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), &model.optimizer());
+      LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer());
   ASSERT_TRUE(loaded.ok()) << loaded;
   EXPECT_THAT(model.WrongValues(1), IsEmpty());
   EXPECT_THAT(model.WrongMoments(1), IsEmpty());
@@ -62,12 +63,34 @@ TEST_F(CheckpointTest, TheManifestIsPlainJsonThatListsEachTensorOnce) {
   EXPECT_EQ(bias, json({{"file", "rank_00000.safetensors"}, {"dtype", "F32"}, {"shape", {2}}}));
 }
 
-TEST_F(CheckpointTest, ValuesLoadWithoutAnOptimizer) {
+TEST_F(CheckpointTest, ParametersAloneFillAModelOfAnotherDtype) {
   const std::string checkpoint = Save(2);
-  TaggedModel model({});
-  ASSERT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), nullptr).ok());
+  const CheckpointTensors tensors(checkpoint, ReadManifest(checkpoint).value(),
+                                  CheckpointTensors::Part::kParameters);
+  TaggedLayout layout;
+  layout.dtype = at::kDouble;
+  TaggedModel model(layout);
+  ASSERT_TRUE(FillParameters(tensors, checkpoint, kNumExperts, model.buffers()).ok());
   EXPECT_THAT(model.WrongValues(1), IsEmpty());
-  EXPECT_EQ(model.optimizer().steps(), 0);
+}
+
+TEST_F(CheckpointTest, OneOfParametersAloneKeepsThemAndSaysSo) {
+  Save(2);
+  const CheckpointTensors tensors(Folder(2), ReadManifest(Folder(2)).value(),
+                                  CheckpointTensors::Part::kParameters);
+  info_.step = 0;
+  info_.source_config = "{\"a key\": \"\u00e4\"}";
+  ASSERT_TRUE(SaveParameters(run_ / "other", info_, tensors, *mesh_.world).ok());
+  const std::string checkpoint = ResolveCheckpoint(run_ / "other").value();
+  const CheckpointManifest manifest = ReadManifest(checkpoint).value();
+  EXPECT_FALSE(manifest.info.has_moments);
+  EXPECT_TRUE(ReadManifest(Folder(2)).value().info.has_moments);
+  EXPECT_EQ(manifest.info.source_config, info_.source_config);
+  TaggedModel model({});
+  const CheckpointTensors read(checkpoint, manifest, CheckpointTensors::Part::kParameters);
+  ASSERT_TRUE(FillParameters(read, checkpoint, kNumExperts, model.buffers()).ok());
+  EXPECT_THAT(model.WrongValues(1), IsEmpty());
+  EXPECT_THAT(LoadError(checkpoint), HasSubstr("missing tensor 'optimizer.first_moment."));
 }
 
 TEST_F(CheckpointTest, FollowsTheUmask) {
@@ -156,7 +179,7 @@ TEST_F(CheckpointTest, TheSameStepAgainReplacesTheOld) {
   EXPECT_THAT(Names(run_ / "checkpoints"), ElementsAre("step_00000005"));
   EXPECT_THAT(Names(checkpoint), ElementsAre("manifest.json", "rank_00000.safetensors"));
   TaggedModel model({});
-  ASSERT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), &model.optimizer()).ok());
+  ASSERT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer()).ok());
   EXPECT_THAT(model.WrongValues(2), IsEmpty());
 }
 

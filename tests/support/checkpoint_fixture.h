@@ -51,7 +51,7 @@ class CheckpointTest : public testing::Test {
   std::string LoadError(const std::string& checkpoint, ExitCode code = ExitCode::kBadData) {
     TaggedModel model({});
     const absl::Status status =
-        LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), &model.optimizer());
+        LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer());
     EXPECT_EQ(ExitCodeOf(status), code) << status;
     EXPECT_TRUE(model.AllZero());
     return Message(status);

@@ -1,0 +1,142 @@
+// The config.json of a model that has no such file yet, or has changed since it was read.
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "model/gpt2.h"
+#include "runtime/model_folder_config.h"
+#include "runtime/model_folder_keys.h"
+#include "runtime/strict_json.h"
+#include "runtime/tokenizer.h"
+
+namespace hypermoe {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Reflection;
+using nlohmann::json;
+
+json FieldValue(const std::string& path, RunConfig* config) {
+  const auto [section, field] = FindPlace(path, config);
+  const Reflection& get = *section->GetReflection();
+  switch (field->cpp_type()) {
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return get.GetBool(*section, field);
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return FolderWord(*get.GetEnum(*section, field));
+    case FieldDescriptor::CPPTYPE_INT32:
+      return get.GetInt32(*section, field);
+    default:
+      return get.GetDouble(*section, field);
+  }
+}
+
+json Block(const std::vector<FolderKey>& keys, RunConfig* config) {
+  json block = json::object();
+  for (const FolderKey& key : keys) block[key.key] = FieldValue(key.field, config);
+  return block;
+}
+
+json CapacityBlock(const CapacityConfig& capacity) {
+  json block = {{"mode", CapacityConfig::Mode_Name(capacity.mode())}};
+  if (capacity.mode() == CapacityConfig::factor_per_group) {
+    block["value"] = capacity.factor();
+    // Beyond the format: see model_folder_config.cc.
+    if (capacity.group_rows() != 0) block["group_rows"] = capacity.group_rows();
+  } else {
+    block["value"] = capacity.tokens_per_row();
+  }
+  return block;
+}
+
+json HypermoeBlock(RunConfig* config) {
+  const ModelConfig::Kind kind = config->model().kind();
+  json block = json::object();
+  if (kind == ModelConfig::hyper) block = Block(HyperKeys(), config);
+  if (kind == ModelConfig::adapter) block = Block(AdapterKeys(), config);
+  if (!block.empty()) block["act"] = "relu";
+  block["kind"] = FieldValue("model.kind", config);
+  if (config->hyper().baked()) block["baked"] = true;
+  return block;
+}
+
+// Every key that the model has a say in.
+json ModelKeys(RunConfig config) {
+  const ModelConfig& model = config.model();
+  json top = Block(Gpt2Keys(), &config);
+  const auto dropout = [&](double own) { return own == -1 ? model.dropout() : own; };
+  top["embd_pdrop"] = dropout(model.embedding_dropout());
+  top["attn_pdrop"] = dropout(model.attention_dropout());
+  top["n_inner"] = model.ffn_size();
+  const bool sparse = model.kind() != ModelConfig::dense;
+  top["model_type"] = sparse ? "hypermoe_gpt2" : "gpt2";
+  top["architectures"] = json::array({sparse ? "HyperMoeGPT2LMHeadModel" : "GPT2LMHeadModel"});
+  if (!sparse) return top;
+  json& moe = top["moe"] = Block(MoeKeys(), &config);
+  moe["sparse_layers"] = SparseLayers(model);
+  moe["capacity"] = CapacityBlock(model.evaluation_capacity());
+  moe["losses"] = Block(LossKeys(), &config);
+  if (model.kind() != ModelConfig::moe) top["hypermoe"] = HypermoeBlock(&config);
+  // Where a reader that does not know the block may look for it.
+  if (model.kind() == ModelConfig::hyper && config.hyper().baked()) top["baked"] = true;
+  return top;
+}
+
+// What Hugging Face writes beside them.
+void AddFixedKeys(const RunConfig& model, const std::string& dtype, json* top) {
+  json end_of_text;
+  if (const auto tokenizer = MakeTokenizer(model.data().tokenizer()); tokenizer.ok())
+    end_of_text = (*tokenizer)->end_of_text();
+  top->update({{"add_cross_attention", false},
+               {"bos_token_id", end_of_text},
+               {"eos_token_id", end_of_text},
+               {"reorder_and_upcast_attn", false},
+               {"scale_attn_by_inverse_layer_idx", false},
+               {"scale_attn_weights", true},
+               {"summary_activation", nullptr},
+               {"summary_first_dropout", 0.1},
+               {"summary_proj_to_labels", true},
+               {"summary_type", "cls_index"},
+               {"summary_use_proj", true},
+               {"tie_word_embeddings", true},
+               {"torch_dtype", dtype},
+               {"use_cache", true}});
+}
+
+// Makes in `target` the changes that lead from `before` to `now`.
+void ApplyChanges(const json& before, const json& now, json* target) {
+  for (const auto& [key, value] : before.items()) {
+    if (!now.contains(key)) target->erase(key);
+  }
+  for (const auto& [key, value] : now.items()) {
+    const json old = before.value(key, json());
+    if (old == value) continue;
+    json& place = (*target)[key];
+    if (value.is_object() && old.is_object() && place.is_object()) {
+      ApplyChanges(old, value, &place);
+    } else {
+      place = value;
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> FolderConfigText(const RunConfig& model, const std::string& source,
+                                             const std::string& dtype) {
+  json keys = ModelKeys(model);
+  if (source.empty()) {
+    AddFixedKeys(model, dtype, &keys);
+    return keys.dump(2) + "\n";
+  }
+  const std::string name = "the config.json that the model came with";
+  ASSIGN_OR_RETURN(const RunConfig before, ReadFolderConfig(name, source));
+  const json old_keys = ModelKeys(before);
+  if (keys == old_keys) return source;
+  ASSIGN_OR_RETURN(json top, ParseStrictJson(name, source));
+  ApplyChanges(old_keys, keys, &top);
+  return top.dump(2) + "\n";
+}
+
+}  // namespace hypermoe

@@ -1,0 +1,20 @@
+// Which tensors a model folder of the GPT-2 family has, by name and shape, as its configuration
+// says.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "configs/run.pb.h"
+
+namespace hypermoe {
+
+using TensorVisitor = std::function<void(const std::string& name, const std::vector<int64_t>&)>;
+
+// Calls `visit` for each tensor of the whole model, in the order of the model. Nothing is stored,
+// so that a configuration may claim any size.
+void ForEachFolderTensor(const RunConfig& config, const TensorVisitor& visit);
+
+}  // namespace hypermoe

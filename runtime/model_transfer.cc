@@ -1,0 +1,75 @@
+#include "runtime/model_transfer.h"
+
+#include <filesystem>
+#include <optional>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/agreement.h"
+#include "runtime/bake.h"
+#include "runtime/checkpoint.h"
+#include "runtime/config_loader.h"
+#include "runtime/config_overrides.h"
+#include "runtime/hashed_file.h"
+#include "runtime/model_folder.h"
+#include "runtime/model_folder_writer.h"
+#include "runtime/stored_model.h"
+#include "runtime/trainer.h"
+
+namespace hypermoe {
+namespace {
+
+absl::StatusOr<ModelFolder> OpenForImport(const ImportOptions& options) {
+  ASSIGN_OR_RETURN(ModelFolder model, OpenModelFolder(options.from));
+  for (const std::string& assignment : options.overrides) {
+    if (absl::StartsWith(assignment, "hyper.preset=")) {
+      return UsageError(absl::StrCat("--set ", assignment,
+                                     ": a preset is for models that begin; this one says itself "
+                                     "what it is. Set the fields that should be others"));
+    }
+    RETURN_IF_ERROR(ApplyOverride(assignment, &model.config));
+  }
+  RETURN_IF_ERROR(ValidateModel(model.config));
+  RETURN_IF_ERROR(CheckFolderTensors(absl::StrCat("model folder ", options.from), model));
+  ASSIGN_OR_RETURN(const std::optional<std::string> latest, LatestCheckpoint(options.run_dir));
+  if (latest.has_value() || std::filesystem::exists(options.run_dir + "/metrics.jsonl")) {
+    return UsageError(
+        absl::StrCat("--run_dir ", options.run_dir, " already holds a run: give another one"));
+  }
+  return model;
+}
+
+absl::Status WriteRunConfig(const std::string& run_dir, const RunConfig& config) {
+  RETURN_IF_ERROR(CreateFolders(run_dir));
+  return WriteFileDurably(run_dir + "/config.textproto", ConfigText(config));
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ImportModel(const ImportOptions& options, Communicator& world) {
+  const absl::StatusOr<ModelFolder> model = OpenForImport(options);
+  RETURN_IF_ERROR(Agree(world, model.status()));
+  CheckpointInfo info;
+  info.config = model->config;
+  info.world_size = world.size();
+  info.expert_parallel = ExpertDegree(model->config, world.size());
+  info.threads = options.threads;
+  info.source_config = model->config_json;
+  RETURN_IF_ERROR(Agree(world, world.rank() == 0 ? WriteRunConfig(options.run_dir, model->config)
+                                                 : absl::OkStatus()));
+  RETURN_IF_ERROR(SaveParameters(options.run_dir, info, *model->tensors, world));
+  return CheckpointFolder(options.run_dir, 0).path();
+}
+
+absl::Status ExportModel(const ExportOptions& options, Communicator& world) {
+  const absl::StatusOr<StoredModel> stored = OpenStoredModel(options.from);
+  RETURN_IF_ERROR(Agree(world, stored.status()));
+  absl::StatusOr<ModelFolder> model = stored->model;
+  if (options.bake) {
+    model = BakeHyperExperts(stored->model);
+    RETURN_IF_ERROR(Agree(world, model.status()));
+  }
+  return WriteModelFolder(*model, options.output, options.max_shard_bytes, world);
+}
+
+}  // namespace hypermoe

@@ -1,0 +1,91 @@
+#include "runtime/tensor_source.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <functional>
+#include <numeric>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "runtime/file_util.h"
+#include "runtime/fit_problems.h"
+
+namespace hypermoe {
+namespace {
+
+constexpr size_t kMaxShown = 1000;
+
+// Calls `visit` with the name and shape of each tensor of the whole model that is `parameter`: one,
+// or one an expert.
+void ForEachTensor(const Parameter& parameter, int64_t num_experts,
+                   const std::function<void(const std::string&, at::IntArrayRef)>& visit) {
+  const at::IntArrayRef shape = parameter.value.sizes();
+  if (parameter.group != ParameterGroup::kExpert) return visit(parameter.name, shape);
+  for (int64_t expert = 0; expert < num_experts; ++expert) {
+    visit(absl::StrReplaceAll(parameter.name, {{"{e}", absl::StrCat(expert)}}), shape.slice(1));
+  }
+}
+
+absl::Status CheckFit(const TensorSource& source, const std::string& where, int64_t num_experts,
+                      const std::vector<FlatBuffer>& buffers) {
+  FitProblems problems(kMaxShown);
+  std::set<std::string> expected;
+  for (const FlatBuffer& buffer : buffers) {
+    for (const Parameter* parameter : buffer.parameters()) {
+      ForEachTensor(*parameter, num_experts, [&](const std::string& name, at::IntArrayRef shape) {
+        expected.insert(name);
+        const auto found = source.entries().find(name);
+        if (found == source.entries().end()) {
+          problems.Missing(name);
+        } else if (shape != found->second.shape) {
+          problems.Misfit(name, ShapeText(found->second.shape), ShapeText(shape));
+        }
+      });
+    }
+  }
+  for (const auto& [name, entry] : source.entries()) {
+    if (!expected.contains(name)) problems.Unexpected(name);
+  }
+  return problems.ToStatus(absl::StrCat(Printable(where), " does not fit the model"));
+}
+
+}  // namespace
+
+int64_t TensorBytes(const TensorEntry& entry) {
+  return std::accumulate(entry.shape.begin(), entry.shape.end(),
+                         static_cast<int64_t>(c10::elementSize(entry.dtype)),
+                         std::multiplies<int64_t>());
+}
+
+TensorsInMemory::TensorsInMemory(const std::vector<NamedTensor>& tensors) {
+  for (const auto& [name, tensor] : tensors) {
+    if (!tensor.defined() || !tensor.device().is_cpu()) continue;
+    tensors_[name] = tensor;
+    entries_[name] = {tensor.scalar_type(), tensor.sizes().vec()};
+  }
+}
+
+absl::StatusOr<at::Tensor> TensorsInMemory::Read(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) return DataError(absl::StrCat("no tensor '", Printable(name), "'"));
+  return found->second;
+}
+
+absl::Status FillParameters(const TensorSource& source, const std::string& where,
+                            int64_t num_experts, std::vector<FlatBuffer>& buffers) {
+  const at::NoGradGuard no_grad;
+  RETURN_IF_ERROR(CheckFit(source, where, num_experts, buffers));
+  for (const FlatBuffer& buffer : buffers) {
+    for (size_t i = 0; i < buffer.parameters().size(); ++i) {
+      for (const NamedTensor& view :
+           GlobalViews(*buffer.parameters()[i], buffer.View(buffer.values(), i))) {
+        ASSIGN_OR_RETURN(const at::Tensor value, source.Read(view.name));
+        view.tensor.copy_(value);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hypermoe
