@@ -27,6 +27,7 @@ constexpr Command kCommands[] = {
     {"generate", "Text from a checkpoint", DefineGenerate},
     {"import", "Make a run of a model folder in Hugging Face's form", DefineImport},
     {"export", "Make a model folder in Hugging Face's form", DefineExport},
+    {"verify", "Compare a model with what another implementation computed for it", DefineVerify},
     {"env", "Versions, processor, memory and limits of every rank", DefineEnv},
 };
 

@@ -14,7 +14,7 @@ namespace hypermoe {
 enum class ExitCode : int {
   kOk = 0,
   kUsage = 64,          // wrong command line
-  kBadData = 65,        // malformed text, token file or checkpoint
+  kBadData = 65,        // malformed text, token file, checkpoint or model; golden values not met
   kInternal = 70,       // a defect of this program, or numbers gone wrong
   kCommunication = 71,  // MPI failed, or another rank is gone
   kIo = 74,             // a file could not be read or written

@@ -1,0 +1,45 @@
+// A golden file: what another, independent implementation computed for a model folder in evaluation
+// mode (README, "Model folders"). Its header says in which dtype, and how tokens were decoded.
+//
+// Legend: B rows, S positions, M decoded tokens.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "configs/run.pb.h"
+#include "runtime/status.h"
+
+namespace hypermoe {
+
+// Greedy decoding of every row from a prompt, the first ids of the row.
+struct GoldenDecoding {
+  std::string entry;  // "tokens.greedy"
+  int64_t prompt_length = 0;
+  int64_t new_tokens = 0;  // M
+  bool cached = true;      // keys and values of earlier positions are kept
+};
+
+struct GoldenFile {
+  std::string path;
+  at::Tensor input_ids_BS;  // int64, below the vocabulary size
+  // int64: position s predicts label s + 1; kIgnoredLabel counts nowhere.
+  at::Tensor labels_BS;
+  std::vector<GoldenDecoding> decodings;
+  // Everything but the inputs, by name; "transformer." is left out of the names of gradients.
+  // Tensors share the file's mapping.
+  std::map<std::string, at::Tensor> entries;
+};
+
+// Reads the file and checks what a pass over the model rests on: inputs of right dtype, shape and
+// range, decodings that are greedy and fit into the model's positions, floating-point entries in
+// the dtype that the header names. What the model does not have is found by the comparison.
+// Entries "tokens.*" other than greedy and greedy_nocache get no decoding. Local. DataError, or
+// IoError.
+absl::StatusOr<GoldenFile> OpenGoldenFile(const std::string& path, const ModelConfig& model);
+
+}  // namespace hypermoe
