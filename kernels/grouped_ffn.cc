@@ -76,10 +76,12 @@ Pieces GroupedLinearInputGrad(const Pieces& grad, const at::Tensor& weight,
 }
 
 // Adds in^T grad to the gradient of W_g for every group: in place where the weight has one
-// (gradient_sink.h), and then returns nothing; otherwise to zeros, which are returned.
+// (gradient_sink.h), and then returns nothing; otherwise to zeros, which are returned. Nothing for
+// weights that do not require grad.
 at::Tensor GroupedLinearWeightGrad(const Pieces& in, const Pieces& grad,
                                    const std::vector<int64_t>& rows_per_group,
                                    const at::Tensor& weight) {
+  if (!weight.requires_grad()) return {};
   const bool in_place = HasGradientSink(weight);
   const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
   size_t piece = 0;
@@ -142,7 +144,8 @@ class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> 
     ctx->save_for_backward(saved);
     ctx->saved_data["rows_per_group"] = rows_per_group;
     ctx->saved_data["activation"] = activation;
-    ctx->saved_data["bias"] = up_bias.has_value();
+    ctx->saved_data["up_bias"] = up_bias.has_value() && up_bias->requires_grad();
+    ctx->saved_data["down_bias"] = down_bias.has_value() && down_bias->requires_grad();
     return Join(GroupedLinear(hidden, down_cast, cast_bias(down_bias), rows_per_group),
                 down.size(-1), x.options());
   }
@@ -163,18 +166,12 @@ class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> 
       grad_pre[i] = ActivateBackward(grad_pre[i], pre[i], activation);
     }
     const at::Tensor grad_up = GroupedLinearWeightGrad(Cut(x, rows), grad_pre, rows, up);
-    at::Tensor grad_up_bias, grad_down_bias;
-    if (ctx->saved_data["bias"].toBool()) {
-      grad_up_bias = GroupedBiasGrad(grad_pre, rows, up);
-      grad_down_bias = GroupedBiasGrad(grad, rows, down);
-    }
-    return {Join(GroupedLinearInputGrad(grad_pre, up_cast, rows), x.size(1), x.options()),
-            grad_up,
-            grad_up_bias,
-            grad_down,
-            grad_down_bias,
-            {},
-            {}};
+    at::Tensor grad_x, grad_up_bias, grad_down_bias;
+    if (ctx->saved_data["up_bias"].toBool()) grad_up_bias = GroupedBiasGrad(grad_pre, rows, up);
+    if (ctx->saved_data["down_bias"].toBool()) grad_down_bias = GroupedBiasGrad(grad, rows, down);
+    if (x.requires_grad())
+      grad_x = Join(GroupedLinearInputGrad(grad_pre, up_cast, rows), x.size(1), x.options());
+    return {grad_x, grad_up, grad_up_bias, grad_down, grad_down_bias, {}, {}};
   }
 };
 

@@ -24,7 +24,8 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     const at::Tensor cast = weight.to(x.scalar_type());
     ctx->save_for_backward({x, weight, cast});
     ctx->saved_data["transposed"] = transposed;
-    if (bias.has_value()) ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias->scalar_type());
+    if (bias.has_value() && bias->requires_grad())
+      ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias->scalar_type());
     return MatrixProduct(x, transposed ? cast.t() : cast,
                          bias.has_value() ? bias->to(x.scalar_type()) : at::Tensor());
   }
@@ -34,21 +35,24 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     const at::Tensor &x = saved[0], &weight = saved[1], &cast = saved[2];
     const bool transposed = ctx->saved_data["transposed"].toBool();
     const at::Tensor grad = grads[0].contiguous();
-    at::Tensor grad_weight, grad_bias;
-    const bool in_place = HasGradientSink(weight);
-    const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
-    if (transposed) {
-      AddMatrixProduct(sum, grad.t(), x);
-    } else {
-      AddMatrixProduct(sum, x.t(), grad);
+    at::Tensor grad_x, grad_weight, grad_bias;
+    if (x.requires_grad()) grad_x = MatrixProduct(grad, transposed ? cast : cast.t());
+    if (weight.requires_grad()) {
+      const bool in_place = HasGradientSink(weight);
+      const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
+      if (transposed) {
+        AddMatrixProduct(sum, grad.t(), x);
+      } else {
+        AddMatrixProduct(sum, x.t(), grad);
+      }
+      if (!in_place) grad_weight = sum;
     }
-    if (!in_place) grad_weight = sum;
     const auto bias_dtype = ctx->saved_data.find("bias_dtype");
     if (bias_dtype != ctx->saved_data.end()) {
       grad_bias = at::sum(grad, 0, /*keepdim=*/false,
                           static_cast<at::ScalarType>(bias_dtype->second.toInt()));
     }
-    return {MatrixProduct(grad, transposed ? cast : cast.t()), grad_weight, grad_bias, {}};
+    return {grad_x, grad_weight, grad_bias, {}};
   }
 };
 

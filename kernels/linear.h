@@ -8,8 +8,8 @@
 namespace hypermoe {
 
 // x_RD weight_DE (+ bias_E): [R,E], in the dtype of x_RD, to which weight and bias are cast.
-// Differentiable in all. Where the weight has a gradient already, backward adds to it in place
-// (gradient_sink.h).
+// Differentiable in all; what does not require grad costs nothing in backward. Where the weight has
+// a gradient already, backward adds to it in place (gradient_sink.h).
 at::Tensor Linear(const at::Tensor& x_RD, const at::Tensor& weight_DE, const at::Tensor& bias_E);
 // x_RD times the transpose of weight_VD (+ bias_V): [R,V].
 at::Tensor LinearTransposed(const at::Tensor& x_RD, const at::Tensor& weight_VD,

@@ -1,4 +1,5 @@
-// hypermoe pretrain: trains a language model from scratch, or goes on with a run that was stopped.
+// hypermoe pretrain: trains a language model from scratch or from another model, or goes on with a
+// run that was stopped.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <string>
@@ -14,6 +15,7 @@
 #include "runtime/config_loader.h"
 #include "runtime/handshake.h"
 #include "runtime/pretrain.h"
+#include "runtime/starting_config.h"
 
 namespace hypermoe {
 namespace {
@@ -21,6 +23,7 @@ namespace {
 struct Arguments {
   std::string config;
   std::string run_dir;
+  std::string init_from;
   std::vector<std::string> overrides;
   std::string resume = "auto";
   int64_t stop_at_step = 0;
@@ -40,7 +43,9 @@ absl::StatusOr<ProfiledSteps> ParseProfiledSteps(const std::string& text) {
 }
 
 absl::StatusOr<RunConfig> ReadConfig(const Arguments& arguments, int world_size) {
-  ASSIGN_OR_RETURN(RunConfig config, LoadConfig(arguments.config, arguments.overrides));
+  ASSIGN_OR_RETURN(RunConfig given, ReadGivenConfig(arguments.config, arguments.overrides));
+  if (!arguments.init_from.empty()) given.mutable_train()->set_init_from(arguments.init_from);
+  ASSIGN_OR_RETURN(const RunConfig config, CompleteConfig(given, arguments.run_dir));
   RETURN_IF_ERROR(ValidateConfig(config));
   RETURN_IF_ERROR(CheckExpertDegree(config.mesh().expert_parallel(), world_size));
   return config;
@@ -110,6 +115,12 @@ JobBody DefinePretrain(CLI::App& app) {
                  "Folder of the run, made if missing: config.textproto, metrics.jsonl, TensorBoard "
                  "events, checkpoints/")
       ->required()
+      ->type_name("DIR");
+  app.add_option(
+         "--init_from", arguments->init_from,
+         "Model folder, run or checkpoint to start a new run from, with a new optimizer; fields "
+         "of model and hyper that the configuration does not give are as there. The same as "
+         "--set train.init_from=DIR")
       ->type_name("DIR");
   AddSetOption(app, &arguments->overrides,
                "Change one field of the configuration; may be repeated");

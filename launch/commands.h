@@ -24,6 +24,8 @@ JobBody DefineGenerate(CLI::App& app);
 JobBody DefineImport(CLI::App& app);
 JobBody DefineExport(CLI::App& app);
 JobBody DefineVerify(CLI::App& app);
+JobBody DefineUpcycle(CLI::App& app);
+JobBody DefineGrow(CLI::App& app);
 JobBody DefineEnv(CLI::App& app);
 
 // --set PATH=VALUE, once for each change. The vector must outlive the parsing.

@@ -28,6 +28,8 @@ constexpr Command kCommands[] = {
     {"import", "Make a run of a model folder in Hugging Face's form", DefineImport},
     {"export", "Make a model folder in Hugging Face's form", DefineExport},
     {"verify", "Compare a model with what another implementation computed for it", DefineVerify},
+    {"upcycle", "Make a mixture of experts of a dense model that computes the same", DefineUpcycle},
+    {"grow", "Make a model with more experts that computes the same", DefineGrow},
     {"env", "Versions, processor, memory and limits of every rank", DefineEnv},
 };
 

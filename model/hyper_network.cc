@@ -112,13 +112,13 @@ void HyperNetwork::Generate() {
           part.gradient[static_cast<int64_t>(layer)];
     }
   }
+  with_graph_ = at::GradMode::is_enabled();
   ++generations_;
 }
 
 // HyperExperts made for evaluation have no graph; a step that will run backward needs one.
 bool HyperNetwork::IsCurrent() const {
-  const at::Tensor& generated = catalogue_[0].generated;
-  return generated.defined() && (generated.requires_grad() || !at::GradMode::is_enabled());
+  return catalogue_[0].generated.defined() && (with_graph_ || !at::GradMode::is_enabled());
 }
 
 void HyperNetwork::Prepare() {
@@ -212,13 +212,14 @@ at::Tensor HyperNetwork::Apply(const at::Tensor& x_TD, const RoutingResult& deci
 }
 
 void HyperNetwork::BackwardThroughGeneration() {
-  if (!catalogue_[0].generated.defined() || !catalogue_[0].generated.requires_grad()) return;
+  // Parts whose parameters are all frozen have no gradient.
   std::vector<at::Tensor> roots, gradients;
   for (const CataloguePart& part : catalogue_) {
-    if (!part.generated.defined()) continue;
+    if (!part.generated.defined() || !part.generated.requires_grad()) continue;
     roots.push_back(part.generated);
     gradients.push_back(part.gradient);
   }
+  if (roots.empty()) return;
   torch::autograd::backward(roots, gradients);
   Invalidate();
 }

@@ -114,6 +114,7 @@ class HyperNetwork {
   // Numbers of the selections in the catalogue; empty: none is kept.
   int64_t catalogue_begin_ = 0, catalogue_size_ = 0;
   std::array<CataloguePart, 4> catalogue_;
+  bool with_graph_ = false;  // generated with gradients enabled, whatever of it requires grad
   int64_t generations_ = 0;
 };
 

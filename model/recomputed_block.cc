@@ -68,8 +68,8 @@ class RecomputedBlockBackward final : public torch::autograd::Node {
 at::Tensor ForwardRecomputed(TransformerBlock& block, const at::Tensor& x_TD,
                              const at::Tensor& row_ids_B, const ForwardMode& mode,
                              std::vector<RoutingResult>* routing) {
-  TORCH_CHECK(torch::autograd::compute_requires_grad(x_TD),
-              "a block can be recomputed only for an input that requires grad");
+  if (!torch::autograd::compute_requires_grad(x_TD))
+    return block.Forward(x_TD, row_ids_B, mode, routing);
   auto* backward = new RecomputedBlockBackward(block, x_TD.detach(), row_ids_B, mode);
   const std::shared_ptr<torch::autograd::Node> node(backward, torch::autograd::deleteNode);
   node->set_next_edges(torch::autograd::collect_next_edges(x_TD));

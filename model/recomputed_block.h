@@ -13,7 +13,9 @@
 namespace hypermoe {
 
 // block.Forward(x_TD, row_ids_B, mode, routing) with the same results and gradients, bit for bit.
-// Gradients must be enabled, HyperExperts have been prepared; `block` must outlive backward.
+// Where x_TD does not require grad (all before the block is frozen) it is just that: of such blocks
+// only the last can keep anything. Gradients must be enabled, HyperExperts have been prepared;
+// `block` must outlive backward.
 at::Tensor ForwardRecomputed(TransformerBlock& block, const at::Tensor& x_TD,
                              const at::Tensor& row_ids_B, const ForwardMode& mode,
                              std::vector<RoutingResult>* routing);

@@ -74,7 +74,7 @@ at::Tensor AdamW::Moments(size_t buffer, Moment moment) const {
   const at::Tensor& kept = Arrays(moment)[buffer];
   if (!sharded_) return kept;
   const at::NoGradGuard no_grad;
-  const at::Tensor whole = at::empty_like(buffers_[buffer].values());
+  const at::Tensor whole = at::empty_like(buffers_[buffer].gradients());
   for (size_t i = 0; i < buckets_.size(); ++i) {
     const Piece& piece = pieces_[i];
     if (piece.buffer != buffer) continue;

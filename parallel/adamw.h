@@ -41,8 +41,8 @@ class AdamW {
   bool sharded() const { return sharded_; }
   // Elements whose two moments are kept on this rank.
   int64_t kept_elements() const;
-  // One moment of a whole buffer. Sharded, a copy that is put together: collective over the groups
-  // of the buffer's buckets.
+  // One moment of all trained elements of a buffer. Sharded, a copy that is put together:
+  // collective over the groups of the buffer's buckets.
   at::Tensor Moments(size_t buffer, Moment moment) const;
   // Sets the elements from `offset` on of a buffer's moment to `values`; sharded, those that are
   // kept here. Local.

@@ -2,7 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -12,33 +12,36 @@ namespace hypermoe {
 
 FlatBuffer::FlatBuffer(ParameterGroup group, std::vector<Parameter*> parameters)
     : group_(group), parameters_(std::move(parameters)) {
-  std::stable_partition(parameters_.begin(), parameters_.end(),
-                        [](const Parameter* parameter) { return parameter->weight_decay; });
-  int64_t total = 0;
+  const auto place = [](const Parameter* parameter) {
+    return parameter->frozen ? 2 : parameter->weight_decay ? 0 : 1;
+  };
+  std::stable_sort(parameters_.begin(), parameters_.end(),
+                   [&](const Parameter* a, const Parameter* b) { return place(a) < place(b); });
+  int64_t total = 0, trained = 0;
   for (const Parameter* parameter : parameters_) {
     TORCH_CHECK(parameter->group == group_, parameter->name, " belongs to another group");
-    TORCH_CHECK(parameter->value.is_leaf() && parameter->value.requires_grad(), parameter->name,
-                " must be a leaf that requires grad");
+    TORCH_CHECK(parameter->value.is_leaf() && parameter->value.requires_grad() != parameter->frozen,
+                parameter->name, " must be a leaf that requires grad unless it is frozen");
     TORCH_CHECK(parameter->value.options().type_equal(parameters_[0]->value.options()),
                 parameter->name, " differs in dtype or device from ", parameters_[0]->name);
     offsets_.push_back(total);
     total += parameter->value.numel();
-    if (parameter->weight_decay) decayed_elements_ = total;
+    if (place(parameter) == 0) decayed_elements_ = total;
+    if (!parameter->frozen) trained = total;
   }
   values_ = at::empty({total}, parameters_.empty() ? at::TensorOptions(at::kFloat)
                                                    : parameters_[0]->value.options());
-  gradients_ = at::zeros_like(values_);
+  gradients_ = at::zeros({trained}, values_.options());
 
   at::NoGradGuard no_grad;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     at::Tensor& leaf = parameters_[i]->value;
     const at::Tensor value = View(values_, i);
-    const at::Tensor gradient = View(gradients_, i);
     value.copy_(leaf);
     // Keeps the leaf's identity, so modules and graphs that hold it see the buffer; and a gradient
     // that is defined already is added to in place by autograd, never replaced.
     leaf.set_data(value);
-    leaf.mutable_grad() = gradient;
+    if (!parameters_[i]->frozen) leaf.mutable_grad() = View(gradients_, i);
   }
 }
 

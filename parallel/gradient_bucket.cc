@@ -29,7 +29,7 @@ std::vector<GradientBucket> MakeGradientBuckets(const std::vector<FlatBuffer>& b
   std::vector<Candidate> candidates;
   for (size_t i = 0; i < buffers.size(); ++i) {
     const FlatBuffer& buffer = buffers[i];
-    const int64_t total = buffer.values().numel();
+    const int64_t total = buffer.trained_elements();
     const int64_t step =
         std::max<int64_t>(1, bucket_bytes / static_cast<int64_t>(buffer.values().element_size()));
     Communicator* group =

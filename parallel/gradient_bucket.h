@@ -29,10 +29,10 @@ struct GradientBucket {
   }
 };
 
-// All elements of all buffers in buckets of at most `bucket_bytes`, in the order in which backward
-// completes them: parameters that were made later first, the hypernetwork's last. The group is the
-// world, or expert_data for experts. Ranks that share a group have the same buckets of it in the
-// same order; `mesh` must outlive the result.
+// All elements with a gradient of all buffers in buckets of at most `bucket_bytes`, in the order in
+// which backward completes them: parameters that were made later first, the hypernetwork's last.
+// The group is the world, or expert_data for experts. Ranks that share a group have the same
+// buckets of it in the same order; `mesh` must outlive the result.
 std::vector<GradientBucket> MakeGradientBuckets(const std::vector<FlatBuffer>& buffers,
                                                 const ProcessMesh& mesh, int64_t bucket_bytes);
 

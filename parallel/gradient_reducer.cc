@@ -29,6 +29,7 @@ GradientReducer::GradientReducer(const std::vector<FlatBuffer>& buffers,
     const FlatBuffer& buffer = buffers_[b];
     buckets_of_parameter_[b].resize(buffer.parameters().size());
     for (size_t p = 0; p < buffer.parameters().size(); ++p) {
+      if (buffer.parameters()[p]->frozen) continue;
       const at::Tensor& leaf = buffer.parameters()[p]->value;
       const int64_t begin = buffer.offset(p), end = begin + leaf.numel();
       for (size_t i = 0; i < buckets_.size(); ++i) {
@@ -45,7 +46,8 @@ GradientReducer::GradientReducer(const std::vector<FlatBuffer>& buffers,
 GradientReducer::~GradientReducer() {
   for (const FlatBuffer& buffer : buffers_) {
     for (const Parameter* parameter : buffer.parameters()) {
-      torch::autograd::impl::set_post_acc_grad_hooks(parameter->value, nullptr);
+      if (!parameter->frozen)
+        torch::autograd::impl::set_post_acc_grad_hooks(parameter->value, nullptr);
     }
   }
 }

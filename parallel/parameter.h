@@ -1,4 +1,4 @@
-// A trainable tensor and what the distributed machinery must know about it.
+// A tensor of a model and what the distributed machinery must know about it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,12 +20,14 @@ struct Parameter {
   // Global name, the same at every layout. kExpert: "{e}" stands for the global expert id, as in
   // "h.0.mlp.experts.expert_{e}.c_fc.weight".
   std::string name;
-  // Leaf that requires grad. kExpert: [local experts, ...], row i is expert first_expert + i; may
-  // have zero rows.
+  // Leaf that requires grad unless it is frozen. kExpert: [local experts, ...], row i is expert
+  // first_expert + i; may have zero rows.
   at::Tensor value;
   ParameterGroup group = ParameterGroup::kDense;
   int64_t first_expert = 0;
   bool weight_decay = false;
+  // Keeps its value: no gradient, no moments, no update.
+  bool frozen = false;
 };
 
 // One tensor under its global name: what checkpoints, tests and folders speak of.

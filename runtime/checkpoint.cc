@@ -28,10 +28,12 @@ std::string MomentPrefix(AdamW::Moment moment) {
   return moment == AdamW::Moment::kFirst ? kFirstMomentPrefix : kSecondMomentPrefix;
 }
 
-// The parts of `flat` (values or a moment of the buffer) under `prefix` and their global names.
+// The parts of `flat` (values or, with its prefix, a moment of the buffer) under their global
+// names. Frozen parameters have no moments.
 void AppendViews(const FlatBuffer& buffer, const std::string& prefix, const at::Tensor& flat,
                  std::vector<NamedTensor>* views) {
   for (size_t i = 0; i < buffer.parameters().size(); ++i) {
+    if (!prefix.empty() && buffer.parameters()[i]->frozen) continue;
     for (NamedTensor& view : GlobalViews(*buffer.parameters()[i], buffer.View(flat, i))) {
       views->push_back({prefix + view.name, std::move(view.tensor)});
     }
@@ -152,8 +154,9 @@ std::vector<Slot> SlotsOf(const std::vector<FlatBuffer>& buffers) {
     AppendViews(buffers[i], "", buffers[i].values(), &values);
     for (const NamedTensor& value : values) slots.push_back({value, i, std::nullopt});
     for (const AdamW::Moment moment : kMoments) {
-      for (const NamedTensor& value : values)
-        slots.push_back({{MomentPrefix(moment) + value.name, value.tensor}, i, moment});
+      std::vector<NamedTensor> moments;
+      AppendViews(buffers[i], MomentPrefix(moment), buffers[i].values(), &moments);
+      for (const NamedTensor& value : moments) slots.push_back({value, i, moment});
     }
   }
   return slots;

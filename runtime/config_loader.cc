@@ -46,8 +46,8 @@ void ApplyPreset(HyperConfig* hyper) {
 
 }  // namespace
 
-absl::StatusOr<RunConfig> LoadConfig(const std::string& path,
-                                     const std::vector<std::string>& overrides) {
+absl::StatusOr<RunConfig> ReadGivenConfig(const std::string& path,
+                                          const std::vector<std::string>& overrides) {
   RunConfig config;
   if (!path.empty()) {
     ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxConfigBytes + 1));
@@ -59,6 +59,12 @@ absl::StatusOr<RunConfig> LoadConfig(const std::string& path,
   for (const std::string& assignment : overrides)
     RETURN_IF_ERROR(ApplyOverride(assignment, &config));
   if (config.has_hyper()) ApplyPreset(config.mutable_hyper());
+  return config;
+}
+
+absl::StatusOr<RunConfig> LoadConfig(const std::string& path,
+                                     const std::vector<std::string>& overrides) {
+  ASSIGN_OR_RETURN(RunConfig config, ReadGivenConfig(path, overrides));
   FillDefaults(&config);
   return config;
 }

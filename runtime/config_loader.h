@@ -17,6 +17,10 @@ namespace hypermoe {
 absl::StatusOr<RunConfig> LoadConfig(const std::string& path,
                                      const std::vector<std::string>& overrides);
 
+// The same, but only with what the file or an override sets.
+absl::StatusOr<RunConfig> ReadGivenConfig(const std::string& path,
+                                          const std::vector<std::string>& overrides);
+
 // Relations between fields that do not depend on the world size: hidden_size divisible by
 // num_heads, sparse layers below num_layers and each once, micro_batches at most batch_size,
 // min_learning_rate at most learning_rate, and so on.

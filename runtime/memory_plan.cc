@@ -18,6 +18,7 @@
 #include "runtime/dataset.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/model_cost.h"
+#include "runtime/parameter_patterns.h"
 
 namespace hypermoe {
 namespace {
@@ -149,13 +150,16 @@ void Planner::AddStatic(MemoryPlan* plan) const {
   const int64_t replicated = counts.dense + counts.hyper,
                 experts = counts.experts / N_ * local_experts_,
                 holders = world_size_ / expert_degree_;  // of one expert
+  const ParameterCounts frozen = CountFrozen(config_);
+  const int64_t trained = replicated - frozen.dense - frozen.hyper,
+                trained_experts = experts - frozen.experts / N_ * local_experts_;
   plan->parameters = (replicated + experts) * parameter_;
-  plan->gradients = plan->parameters;
-  plan->moments = 2 * plan->parameters;
+  plan->gradients = (trained + trained_experts) * parameter_;
+  plan->moments = 2 * plan->gradients;
   if (config_.optimizer().zero1()) {
     plan->moments =
         2 * parameter_ *
-        ((replicated + world_size_ - 1) / world_size_ + (experts + holders - 1) / holders);
+        ((trained + world_size_ - 1) / world_size_ + (trained_experts + holders - 1) / holders);
   }
   const auto sparse = static_cast<int64_t>(sparse_layers_.size());
   if (GeneratedOnce()) {
@@ -163,9 +167,8 @@ void Planner::AddStatic(MemoryPlan* plan) const {
   }
   const int64_t buckets = static_cast<int64_t>(kMaxPendingReductions) *
                           (int64_t{config_.mesh().bucket_mebibytes()} << 20);
-  plan->communication =
-      std::min(buckets, replicated * parameter_) / world_size_ * (world_size_ - 1) +
-      std::min(buckets, experts * parameter_) / holders * (holders - 1);
+  plan->communication = std::min(buckets, trained * parameter_) / world_size_ * (world_size_ - 1) +
+                        std::min(buckets, trained_experts * parameter_) / holders * (holders - 1);
 }
 
 void Planner::AddAttention(Block* block) const {

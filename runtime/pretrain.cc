@@ -15,16 +15,19 @@
 #include "runtime/checkpoint.h"
 #include "runtime/config_loader.h"
 #include "runtime/dataset.h"
-#include "runtime/decay_groups.h"
 #include "runtime/file_util.h"
+#include "runtime/grown_tensors.h"
+#include "runtime/growth_plan.h"
 #include "runtime/handshake.h"
 #include "runtime/hashed_file.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/memory_plan.h"
 #include "runtime/model_cost.h"
+#include "runtime/parameter_patterns.h"
 #include "runtime/process_memory.h"
 #include "runtime/run_length.h"
 #include "runtime/run_report.h"
+#include "runtime/starting_config.h"
 #include "runtime/trainer.h"
 
 namespace hypermoe {
@@ -59,6 +62,7 @@ class Run {
   absl::Status Resume();
   absl::Status CheckProfiledSteps() const;
   absl::Status LoadFrom(const std::string& checkpoint);
+  absl::Status StartFromModel();
   absl::Status OpenFolder();
   absl::Status Step(int64_t step);
   absl::Status Validate(int64_t steps_taken, int64_t max_windows);
@@ -93,7 +97,7 @@ absl::Status Run::Open() {
       *mesh_.world, {{"the data", splits_.fingerprint, "give all machines the same token files"}}));
   resident_before_ = ReadProcessMemory().resident;
   trainer_ = std::make_unique<Trainer>(config_, mesh_, splits_.train);
-  RETURN_IF_ERROR(CheckNoDecay(config_.optimizer(), trainer_->model().parameters()));
+  RETURN_IF_ERROR(CheckPatterns(config_, trainer_->model().parameters()));
   profiler_ = std::make_unique<StepProfiler>(options_.profile, options_.run_dir, mesh_, *trainer_);
   windows_ =
       std::make_unique<ValidationWindows>(splits_.validation, config_.model().sequence_length());
@@ -116,6 +120,8 @@ absl::Status Run::Resume() {
                      "--run_dir, or --resume=auto to go on with it"));
   } else if (!checkpoint.empty()) {
     status = LoadFrom(checkpoint);
+  } else if (!config_.train().init_from().empty()) {
+    status = StartFromModel();
   }
   RETURN_IF_ERROR(Agree(*mesh_.world, status));
   if (options_.stop_at_step > 0 && options_.stop_at_step <= start_) {
@@ -173,6 +179,24 @@ absl::Status Run::LoadFrom(const std::string& checkpoint) {
   return absl::OkStatus();
 }
 
+// The parameters of train.init_from, with a new optimizer.
+absl::Status Run::StartFromModel() {
+  const std::string& from = config_.train().init_from();
+  ASSIGN_OR_RETURN(const StoredModel start, OpenStartingModel(from));
+  ASSIGN_OR_RETURN(const GrowthPlan plan, PlanGrowth(start.model.config, config_));
+  std::vector<Parameter>& parameters = trainer_->model().parameters();
+  const GrownTensors tensors(start.model.tensors, plan, parameters, std::nullopt);
+  RETURN_IF_ERROR(
+      FillParameters(tensors, from, config_.model().num_experts(), trainer_->buffers()));
+  SeparateClones(plan, kCloneJitter, config_.runtime().seed(), parameters);
+  trainer_->model().ParametersChanged();
+  if (!first_rank_) return absl::OkStatus();
+  std::fprintf(stderr, "starting from %s\n", from.c_str());
+  for (const std::string& change : plan.changes)
+    std::fprintf(stderr, "note: the model does not begin as it is there: %s\n", change.c_str());
+  return absl::OkStatus();
+}
+
 // What only rank 0 has: the run's folder, its configuration, metrics and progress.
 absl::Status Run::OpenFolder() {
   if (!first_rank_) return absl::OkStatus();
@@ -190,10 +214,13 @@ MemoryPlan Run::Plan() const {
 
 std::string Run::Describe() const {
   const ParameterCounts parameters = CountParameters(config_);
+  const int64_t frozen = CountFrozen(config_).total();
   std::string text = absl::StrFormat(
-      "%s: %d parameters (%d active for a token), %.4g MFLOP a token; %d ranks, expert degree %d, "
+      "%s: %d parameters (%d active for a token%s), %.4g MFLOP a token; %d ranks, expert degree "
+      "%d, "
       "%d threads a rank, %d training tokens\nmemory a rank, computed: %s",
       ModelConfig::Kind_Name(config_.model().kind()), parameters.total(), parameters.active,
+      frozen > 0 ? absl::StrCat(", ", frozen, " frozen") : "",
       1e-6 * CountFlops(config_).TrainingPerToken(BatchTokens(config_)), mesh_.world->size(),
       mesh_.expert->size(), options_.threads, NumTokens(splits_.train), DescribeMemory(Plan()));
   if (config_.model().kind() == ModelConfig::hyper) {

@@ -13,9 +13,9 @@
 #include "parallel/gradient_norm.h"
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
-#include "runtime/decay_groups.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/learning_rate.h"
+#include "runtime/parameter_patterns.h"
 #include "runtime/process_memory.h"
 #include "runtime/run_length.h"
 
@@ -171,7 +171,7 @@ Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
       mesh_(mesh),
       batches_(MakeBatches(config, *mesh.world, train)),
       model_(MakeModel(config, mesh)),
-      buffers_(MakeFlatBuffers(ApplyNoDecay(config.optimizer(), model_->parameters()))),
+      buffers_(MakeFlatBuffers(ApplyPatterns(config, model_->parameters()))),
       buckets_(
           MakeGradientBuckets(buffers_, mesh_, int64_t{config.mesh().bucket_mebibytes()} << 20)),
       reducer_(buffers_, buckets_, /*scatter=*/config.optimizer().zero1()),

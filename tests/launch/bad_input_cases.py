@@ -258,7 +258,45 @@ def model_folder_cases(folder, source):
     ]
 
 
+def growth_cases(source):
+    """Larger models, and runs that start from a model."""
+    dense = os.path.join(source, "tests/data/gpt2_dense")
+
+    def grow(name, code, names, *more, origin="run", output="never_made", experts="8"):
+        return Case(name, ["grow", "--from", origin, "--experts", experts, "--output", output, *more], code, names)
+
+    def upcycle(name, code, names, *more, origin=dense):
+        return Case(name, ["upcycle", "--from", origin, "--experts", "8", "--output", "never_made", *more], code, names)
+
+    def train(name, code, names, *more):
+        return Case(name, train_arguments(source, "never_made", more), code, names)
+
+    return [
+        grow("grow to no multiple", CONFIG, ["6 experts", "4, 8, 12"], experts="6"),
+        grow("grow into a folder that exists", USAGE, ["--output run", "exists"], output="run"),
+        grow("grow what does not exist", IO, ["no_such"], origin="no_such"),
+        grow("grow a dense model", CONFIG, ["gpt2_dense", "dense", "upcycle"], origin=dense),
+        grow("grow to a number of experts a token that no clones fit", CONFIG, [r"model\.top_k is 3", "--allow_change"],
+             "--top_k", "3"),
+        grow("grow with negative jitter", USAGE, ["--jitter", "-1", "0 to 100"], "--jitter", "-1"),
+        grow("grow cannot change training", USAGE, [r"train\.steps=3"], "--set", "train.steps=3"),
+        grow("grow a run in another dtype", USAGE, [r"runtime\.dtype", "float64", "float32"],
+             "--set", "runtime.dtype=float64"),
+        upcycle("upcycle to no kind", USAGE, ["--kind"]),
+        upcycle("upcycle what is a HyperMoE already", CONFIG, [r"model\.kind is hyper", "moe"], "--kind", "moe",
+                origin="run"),
+        upcycle("upcycle to HyperExperts that are not zero", CONFIG, [r"hyper\.init", "zero_u"], "--kind", "hyper",
+                "--set", "hyper.init=off_small"),
+        train("start from what does not exist", IO, ["no_such"], "--init_from", "no_such"),
+        train("start from another width", CONFIG, [r"model\.hidden_size is 32", "64"], "--init_from", "run",
+              "--set", "model.hidden_size=64"),
+        train("freeze no parameter", CONFIG, [r"train\.freeze", r"'wte\.wieght'", r"'wte\.weight'"],
+              "--set", "train.freeze=wte.wieght"),
+        train("freeze every parameter", CONFIG, [r"train\.freeze", "nothing to train"], "--set", "train.freeze=*"),
+    ]
+
+
 def make_cases(folder, source):
     """All cases, and the spoilt files that they need, in `folder`."""
     return (command_line_cases() + config_cases(folder, source) + data_cases(folder, source) +
-            run_folder_cases(folder, source) + model_folder_cases(folder, source))
+            run_folder_cases(folder, source) + model_folder_cases(folder, source) + growth_cases(source))

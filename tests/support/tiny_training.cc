@@ -37,6 +37,7 @@ NamedTensors Collect(Trainer& trainer, bool gradients) {
   NamedTensors result;
   for (const FlatBuffer& buffer : trainer.buffers()) {
     for (const Parameter* parameter : buffer.parameters()) {
+      if (gradients && parameter->frozen) continue;
       const at::Tensor& tensor = gradients ? parameter->value.grad() : parameter->value;
       for (const NamedTensor& view : GlobalViews(*parameter, tensor))
         result[view.name] = view.tensor.clone();

@@ -32,7 +32,7 @@ void Randomize(Trainer& trainer);
 ProcessMesh OneRankMesh();
 
 using NamedTensors = std::map<std::string, at::Tensor>;
-// Copies of this rank's gradients or values under their global names.
+// Copies of this rank's gradients (of what is not frozen) or values under their global names.
 NamedTensors Gradients(Trainer& trainer);
 NamedTensors Values(Trainer& trainer);
 
