@@ -18,7 +18,7 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> OpenVerified(const std::s
                    MappedFile::Open(path, MappedFile::Links::kRefuse));
   if (DigestOf(file->data(), file->size()).xxh3_128 != expected.xxh3_128) {
     return DataError(absl::StrCat(
-        "file '", name,
+        "file '", Printable(path),
         "' does not have the hash that manifest.json gives: it was damaged or changed"));
   }
   return SafetensorsFile::Open(std::move(file));
