@@ -213,7 +213,7 @@ TEST(CheckpointFailureTest, DamageToOneFileIsFoundByTheRanksThatReadItAndAgreedB
   EXPECT_EQ(model.AllZero(), !local.ok());
   const absl::Status agreed = Agree(*World(), local);
   EXPECT_EQ(ExitCodeOf(agreed), ExitCode::kBadData);
-  EXPECT_THAT(std::string(agreed.message()), HasSubstr("'" + name + "'"));
+  EXPECT_THAT(std::string(agreed.message()), HasSubstr(checkpoint + "/" + name + "'"));
 }
 
 }  // namespace
