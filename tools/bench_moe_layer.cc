@@ -268,16 +268,14 @@ void AddOptions(CLI::App& app, Arguments* arguments) {
       ->delimiter(',')
       ->check(Within(1, 65536))
       ->capture_default_str();
-  const auto number = [&app](const char* name, int* value, int least, const char* help) {
-    app.add_option(name, *value, help)->check(Within(least, 1e6))->capture_default_str();
-  };
-  number("--tokens", &arguments->tokens, 1, "Tokens of a pass");
-  number("--width", &arguments->width, 1, "Width of the residual stream");
-  number("--ffn", &arguments->ffn, 1, "Inner width of an expert");
-  number("--top_k", &arguments->top_k, 1, "Experts of a token");
-  number("--rounds", &arguments->rounds, 1, "Passes of each form that are timed");
-  number("--warmup", &arguments->warmup, 0, "Passes of each form before those");
-  number("--threads", &arguments->threads, 0, "Threads; 0: the cores that the process may use");
+  AddNumber(app, "--tokens", &arguments->tokens, 1, "Tokens of a pass");
+  AddNumber(app, "--width", &arguments->width, 1, "Width of the residual stream");
+  AddNumber(app, "--ffn", &arguments->ffn, 1, "Inner width of an expert");
+  AddNumber(app, "--top_k", &arguments->top_k, 1, "Experts of a token");
+  AddNumber(app, "--rounds", &arguments->rounds, 1, "Passes of each form that are timed");
+  AddNumber(app, "--warmup", &arguments->warmup, 0, "Passes of each form before those");
+  AddNumber(app, "--threads", &arguments->threads, 0,
+            "Threads; 0: the cores that the process may use");
   app.add_option("--dtype", arguments->dtype, "float32 or bfloat16")->capture_default_str();
   app.add_flag("--evaluation", arguments->evaluation,
                "Forward alone, with HyperExperts generated once before");

@@ -45,7 +45,8 @@ struct Variant {
   std::vector<double> step_seconds;  // whole step, slowest rank
   std::vector<StepSeconds> phases;
   double loss = 0, bytes_sent = 0;  // of the last step
-  bool evaluation = false;          // passes instead: no phases, nothing else that steps say
+  // Evaluation passes over these instead: no phases, nothing else that steps say. Null: steps.
+  std::unique_ptr<ValidationWindows> evaluated;
 };
 
 // "moe+train.recompute=blocks" is kind moe with one more field changed.
@@ -85,7 +86,6 @@ absl::StatusOr<std::vector<Variant>> ReadVariants(const Arguments& arguments, in
     variants.emplace_back();
     variants.back().name = name;
     variants.back().config = std::move(config);
-    variants.back().evaluation = arguments.evaluation;
   }
   return variants;
 }
@@ -100,15 +100,18 @@ std::unique_ptr<Trainer> MakeTrainer(const RunConfig& config, std::shared_ptr<Co
 
 // A training step, or the loss alone of a pass over as many tokens.
 StepResult StepOrPass(int64_t step, Variant* variant) {
-  if (!variant->evaluation) return variant->trainer->TrainStep(step);
-  const ModelConfig& model = variant->config.model();
-  // One more token than is predicted from.
-  const ValidationWindows windows(
-      {RandomTokens(BatchTokens(variant->config) + 1, model.vocab_size())[0].tokens},
-      model.sequence_length());
+  if (variant->evaluated == nullptr) return variant->trainer->TrainStep(step);
   StepResult result;
-  result.loss = variant->trainer->Evaluate(windows, 0);
+  result.loss = variant->trainer->Evaluate(*variant->evaluated, 0);
   return result;
+}
+
+// As many tokens as a step has, and one more to predict the last from.
+std::unique_ptr<ValidationWindows> WindowsOf(const RunConfig& config) {
+  const std::vector<WeightedTokens> file =
+      RandomTokens(BatchTokens(config) + 1, config.model().vocab_size());
+  return std::make_unique<ValidationWindows>(std::vector<TokenRange>{file[0].tokens},
+                                             config.model().sequence_length());
 }
 
 // One step, begun together on all ranks; it has taken as long as on the slowest.
@@ -168,7 +171,7 @@ nlohmann::json ResultOf(const Variant& variant) {
   const Quartiles seconds = QuartilesOf(variant.step_seconds);
   const double tokens = static_cast<double>(BatchTokens(variant.config));
   nlohmann::json result = {{"program", "hypermoe"},
-                           {"work", variant.evaluation ? "evaluation" : "training"},
+                           {"work", variant.evaluated != nullptr ? "evaluation" : "training"},
                            {"kind", variant.name},
                            {"dtype", RuntimeConfig::Dtype_Name(variant.config.runtime().dtype())},
                            {"batch", variant.config.train().batch_size()},
@@ -178,7 +181,7 @@ nlohmann::json ResultOf(const Variant& variant) {
                            {"lower_quartile", tokens / seconds.upper},
                            {"upper_quartile", tokens / seconds.lower},
                            {"loss", variant.loss}};
-  if (variant.evaluation) return result;
+  if (variant.evaluated != nullptr) return result;
   result["shares"] = Shares(variant.phases);
   result["bytes_sent"] = variant.bytes_sent;
   return result;
@@ -274,7 +277,10 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   }
   const int threads = UseThreads(variants.front().config.runtime().threads());
   const nlohmann::json machine = DescribeMachine(world->size(), threads);
-  for (Variant& variant : variants) variant.trainer = MakeTrainer(variant.config, world);
+  for (Variant& variant : variants) {
+    variant.trainer = MakeTrainer(variant.config, world);
+    if (arguments.evaluation) variant.evaluated = WindowsOf(variant.config);
+  }
   RETURN_IF_ERROR(TimeAll(arguments, *world, &variants));
   return world->rank() == 0 ? Print(variants, arguments.json, machine) : absl::OkStatus();
 }
@@ -285,16 +291,15 @@ void AddOptions(CLI::App& app, Arguments* arguments) {
                  "moe with a field of the configuration changed")
       ->delimiter(',')
       ->capture_default_str();
-  const auto number = [&app](const char* name, int* value, int least, const char* help) {
-    app.add_option(name, *value, help)->check(Within(least, 1e6))->capture_default_str();
-  };
-  number("--batch", &arguments->batch, 1, "Rows of a step, over all ranks");
-  number("--sequence", &arguments->sequence, 2, "Tokens of a row");
-  number("--layers", &arguments->layers, 1, "Blocks, all of them sparse but for kind dense");
-  number("--experts", &arguments->experts, 1, "Experts of a sparse block");
-  number("--steps", &arguments->steps, 1, "Steps of each model that are timed");
-  number("--warmup", &arguments->warmup, 0, "Steps of each model before those");
-  number("--threads", &arguments->threads, 0, "Threads of each rank; 0: its share of the cores");
+  AddNumber(app, "--batch", &arguments->batch, 1, "Rows of a step, over all ranks");
+  AddNumber(app, "--sequence", &arguments->sequence, 2, "Tokens of a row");
+  AddNumber(app, "--layers", &arguments->layers, 1,
+            "Blocks, all of them sparse but for kind dense");
+  AddNumber(app, "--experts", &arguments->experts, 1, "Experts of a sparse block");
+  AddNumber(app, "--steps", &arguments->steps, 1, "Steps of each model that are timed");
+  AddNumber(app, "--warmup", &arguments->warmup, 0, "Steps of each model before those");
+  AddNumber(app, "--threads", &arguments->threads, 0,
+            "Threads of each rank; 0: its share of the cores");
   app.add_option("--dtype", arguments->dtype, "float32, bfloat16, float64")->capture_default_str();
   app.add_flag("--recompute", arguments->recompute, "--set train.recompute=blocks");
   app.add_flag("--zero1", arguments->zero1, "--set optimizer.zero1=true");

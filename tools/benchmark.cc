@@ -60,6 +60,10 @@ int RunBenchmark(int argc, char** argv, CLI::App& app, const JobBody& body) {
   return RunJob(&argc, &argv, body);
 }
 
+void AddNumber(CLI::App& app, const char* name, int* value, int least, const char* help) {
+  app.add_option(name, *value, help)->check(Within(least, 1e6))->capture_default_str();
+}
+
 Quartiles QuartilesOf(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const auto at = [&values](double share) {

@@ -25,6 +25,9 @@ struct Quartiles {
 // By linear interpolation between neighbours; at least one value.
 Quartiles QuartilesOf(std::vector<double> values);
 
+// An integer option from `least` on, with its present value as default.
+void AddNumber(CLI::App& app, const char* name, int* value, int least, const char* help);
+
 // Processor, cores, memory, load at this moment, build, ranks and threads a rank.
 nlohmann::json DescribeMachine(int ranks, int threads);
 // The same in two lines that begin with '#'.
