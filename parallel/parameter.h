@@ -30,6 +30,9 @@ struct Parameter {
   bool frozen = false;
 };
 
+// The global name of the tensor of `expert`, by its global id, in a parameter of kExpert.
+std::string ExpertName(const Parameter& parameter, int64_t expert);
+
 // One tensor under its global name: what checkpoints, tests and folders speak of.
 struct NamedTensor {
   std::string name;

@@ -9,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint_tensors.h"
@@ -115,16 +114,13 @@ std::string Describe(const std::string& dtype, at::IntArrayRef shape) {
   return absl::StrCat(dtype, ShapeText(shape));
 }
 
-// The names of the whole model's parameters: this rank's, with every expert's id in place of its
-// own.
+// The names of the whole model's parameters.
 std::set<std::string> ModelNames(const std::vector<FlatBuffer>& buffers, int64_t num_experts) {
   std::set<std::string> names;
   for (const FlatBuffer& buffer : buffers) {
     for (const Parameter* parameter : buffer.parameters()) {
-      if (parameter->group != ParameterGroup::kExpert) names.insert(parameter->name);
-      for (int64_t e = 0; parameter->group == ParameterGroup::kExpert && e < num_experts; ++e) {
-        names.insert(absl::StrReplaceAll(parameter->name, {{"{e}", absl::StrCat(e)}}));
-      }
+      ForEachTensor(*parameter, num_experts,
+                    [&](const std::string& name, at::IntArrayRef) { names.insert(name); });
     }
   }
   return names;

@@ -11,6 +11,9 @@
 
 namespace hypermoe {
 
+// How many are shown where all should be.
+constexpr size_t kMostFitProblems = 1000;
+
 class FitProblems {
  public:
   // Lists the first `max_shown`, and how many more there are.

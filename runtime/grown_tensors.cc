@@ -96,11 +96,7 @@ GrownTensors::GrownTensors(std::shared_ptr<const TensorSource> source, const Gro
       continue;
     }
     // Of the whole model, also experts that other ranks hold. None of them is fresh or zero.
-    const size_t number = parameter.name.find("{e}");
-    for (int64_t e = 0; e < plan.to.num_experts(); ++e) {
-      std::string name = parameter.name;
-      Add(name.replace(number, 3, absl::StrCat(e)), {});
-    }
+    for (int64_t e = 0; e < plan.to.num_experts(); ++e) Add(ExpertName(parameter, e), {});
   }
   if (!moment_.has_value()) AddUnneeded();
 }

@@ -1,13 +1,11 @@
 #include "runtime/model_folder.h"
 
 #include <filesystem>
-#include <set>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/file_util.h"
-#include "runtime/fit_problems.h"
 #include "runtime/model_folder_config.h"
 #include "runtime/model_folder_files.h"
 #include "runtime/model_folder_layout.h"
@@ -18,7 +16,6 @@ namespace {
 
 constexpr char kConfig[] = "config.json";
 constexpr size_t kMaxConfigBytes = 1 << 20;
-constexpr size_t kMaxShown = 1000;
 
 absl::StatusOr<std::string> ReadConfigText(const std::string& dir, std::string* path) {
   ASSIGN_OR_RETURN(const auto file, MapFolderFile(dir, kConfig));
@@ -53,22 +50,10 @@ absl::StatusOr<ModelFolder> OpenModelFolder(const std::string& dir) {
 }
 
 absl::Status CheckFolderTensors(const std::string& where, const ModelFolder& model) {
-  FitProblems problems(kMaxShown);
-  std::set<std::string> expected;
-  const auto& entries = model.tensors->entries();
-  ForEachFolderTensor(model.config,
-                      [&](const std::string& name, const std::vector<int64_t>& shape) {
-                        const auto found = entries.find(name);
-                        if (found == entries.end()) return problems.Missing(name);
-                        expected.insert(name);
-                        if (found->second.shape != shape)
-                          problems.Misfit(name, ShapeText(found->second.shape), ShapeText(shape));
-                      });
-  for (const auto& [name, entry] : entries) {
-    if (!expected.contains(name)) problems.Unexpected(name);
-  }
-  return problems.ToStatus(
-      absl::StrCat(where, " does not hold the tensors that its configuration calls for"));
+  return CheckEntries(
+      *model.tensors,
+      absl::StrCat(where, " does not hold the tensors that its configuration calls for"),
+      [&](const TensorVisitor& visit) { ForEachFolderTensor(model.config, visit); });
 }
 
 }  // namespace hypermoe

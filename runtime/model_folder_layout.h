@@ -2,16 +2,10 @@
 // says.
 #pragma once
 
-#include <cstdint>
-#include <functional>
-#include <string>
-#include <vector>
-
 #include "configs/run.pb.h"
+#include "runtime/tensor_source.h"
 
 namespace hypermoe {
-
-using TensorVisitor = std::function<void(const std::string& name, const std::vector<int64_t>&)>;
 
 // Calls `visit` for each tensor of the whole model, in the order of the model. Nothing is stored,
 // so that a configuration may claim any size.

@@ -21,7 +21,6 @@ namespace {
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
 constexpr size_t kMaxIndexBytes = 100'000'000;  // as much as a file's own header may have
-constexpr size_t kMaxShown = 1000;
 
 using ShardFile = std::shared_ptr<const SafetensorsFile>;
 
@@ -70,7 +69,7 @@ class FolderOpener {
   explicit FolderOpener(const std::string& folder)
       : folder_(folder),
         what_(absl::StrCat("model folder ", Printable(folder))),
-        problems_(kMaxShown),
+        problems_(kMostFitProblems),
         tensors_(std::make_shared<FolderTensors>(folder)) {}
 
   absl::StatusOr<std::shared_ptr<const TensorSource>> Open() {

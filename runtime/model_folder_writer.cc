@@ -35,7 +35,7 @@ struct Shard {
 absl::StatusOr<std::vector<Shard>> PlanShards(const ModelFolder& model, int64_t max_shard_bytes) {
   RETURN_IF_ERROR(CheckFolderTensors("the model to be written", model));
   std::vector<Shard> shards(1);
-  ForEachFolderTensor(model.config, [&](const std::string& name, const std::vector<int64_t>&) {
+  ForEachFolderTensor(model.config, [&](const std::string& name, at::IntArrayRef) {
     const int64_t bytes = TensorBytes(model.tensors->entries().at(name));
     if (!shards.back().tensors.empty() && shards.back().bytes + bytes > max_shard_bytes)
       shards.emplace_back();

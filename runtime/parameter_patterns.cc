@@ -78,7 +78,7 @@ absl::Status CheckPatterns(const RunConfig& config, const std::vector<Parameter>
 ParameterCounts CountFrozen(const RunConfig& config) {
   ParameterCounts counts;
   if (config.train().freeze().empty()) return counts;
-  const auto add = [&](const std::string& name, const std::vector<int64_t>& shape) {
+  const auto add = [&](const std::string& name, at::IntArrayRef shape) {
     Parameter parameter;
     parameter.name = ParameterName(name);
     if (!MatchesAny(config.train().freeze(), parameter)) return;

@@ -2,55 +2,52 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <functional>
 #include <numeric>
 #include <set>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "runtime/file_util.h"
 #include "runtime/fit_problems.h"
 
 namespace hypermoe {
 namespace {
 
-constexpr size_t kMaxShown = 1000;
-
-// Calls `visit` with the name and shape of each tensor of the whole model that is `parameter`: one,
-// or one an expert.
-void ForEachTensor(const Parameter& parameter, int64_t num_experts,
-                   const std::function<void(const std::string&, at::IntArrayRef)>& visit) {
-  const at::IntArrayRef shape = parameter.value.sizes();
-  if (parameter.group != ParameterGroup::kExpert) return visit(parameter.name, shape);
-  for (int64_t expert = 0; expert < num_experts; ++expert) {
-    visit(absl::StrReplaceAll(parameter.name, {{"{e}", absl::StrCat(expert)}}), shape.slice(1));
-  }
-}
-
 absl::Status CheckFit(const TensorSource& source, const std::string& where, int64_t num_experts,
                       const std::vector<FlatBuffer>& buffers) {
-  FitProblems problems(kMaxShown);
-  std::set<std::string> expected;
-  for (const FlatBuffer& buffer : buffers) {
-    for (const Parameter* parameter : buffer.parameters()) {
-      ForEachTensor(*parameter, num_experts, [&](const std::string& name, at::IntArrayRef shape) {
-        expected.insert(name);
-        const auto found = source.entries().find(name);
-        if (found == source.entries().end()) {
-          problems.Missing(name);
-        } else if (shape != found->second.shape) {
-          problems.Misfit(name, ShapeText(found->second.shape), ShapeText(shape));
-        }
-      });
-    }
-  }
-  for (const auto& [name, entry] : source.entries()) {
-    if (!expected.contains(name)) problems.Unexpected(name);
-  }
-  return problems.ToStatus(absl::StrCat(Printable(where), " does not fit the model"));
+  return CheckEntries(source, absl::StrCat(Printable(where), " does not fit the model"),
+                      [&](const TensorVisitor& visit) {
+                        for (const FlatBuffer& buffer : buffers) {
+                          for (const Parameter* parameter : buffer.parameters())
+                            ForEachTensor(*parameter, num_experts, visit);
+                        }
+                      });
 }
 
 }  // namespace
+
+void ForEachTensor(const Parameter& parameter, int64_t num_experts, const TensorVisitor& visit) {
+  const at::IntArrayRef shape = parameter.value.sizes();
+  if (parameter.group != ParameterGroup::kExpert) return visit(parameter.name, shape);
+  for (int64_t expert = 0; expert < num_experts; ++expert)
+    visit(ExpertName(parameter, expert), shape.slice(1));
+}
+
+absl::Status CheckEntries(const TensorSource& source, const std::string& what,
+                          const std::function<void(const TensorVisitor&)>& for_each_expected) {
+  FitProblems problems(kMostFitProblems);
+  std::set<std::string> found;
+  for_each_expected([&](const std::string& name, at::IntArrayRef shape) {
+    const auto entry = source.entries().find(name);
+    if (entry == source.entries().end()) return problems.Missing(name);
+    found.insert(name);
+    if (shape != entry->second.shape)
+      problems.Misfit(name, ShapeText(entry->second.shape), ShapeText(shape));
+  });
+  for (const auto& [name, entry] : source.entries()) {
+    if (!found.contains(name)) problems.Unexpected(name);
+  }
+  return problems.ToStatus(what);
+}
 
 int64_t TensorBytes(const TensorEntry& entry) {
   return std::accumulate(entry.shape.begin(), entry.shape.end(),

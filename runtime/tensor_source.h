@@ -6,6 +6,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -44,6 +45,19 @@ class TensorsInMemory : public TensorSource {
   std::map<std::string, TensorEntry> entries_;
   std::map<std::string, at::Tensor> tensors_;
 };
+
+// Called with the name and shape of a tensor.
+using TensorVisitor = std::function<void(const std::string& name, at::IntArrayRef shape)>;
+
+// Calls `visit` for each tensor of the whole model that `parameter` stands for: one, or one for
+// each of `num_experts` experts.
+void ForEachTensor(const Parameter& parameter, int64_t num_experts, const TensorVisitor& visit);
+
+// Every tensor that is missing, that has another shape, or that is not expected, in one DataError
+// "`what`: first; second; ...". `for_each_expected` calls what it is given for each tensor that the
+// source should have; nothing is kept of those that it has not, so there may be any number.
+absl::Status CheckEntries(const TensorSource& source, const std::string& what,
+                          const std::function<void(const TensorVisitor&)>& for_each_expected);
 
 // Fills the parameters of `buffers` (this rank's, under their global names) from `source`,
 // converted to their dtype. Every tensor of the whole model that is missing, every one that the

@@ -12,7 +12,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "model/expert_capacity.h"
 #include "model/router_losses.h"
 #include "parallel/gradient_reducer.h"
@@ -151,8 +150,7 @@ void Verifier::CompareGradients() {
 
 // Brings the gradient from the expert's owner to all ranks.
 void Verifier::CompareExpertGradient(const Parameter& parameter, int64_t expert) {
-  const std::string name =
-      absl::StrCat("grad.", absl::StrReplaceAll(parameter.name, {{"{e}", std::to_string(expert)}}));
+  const std::string name = "grad." + ExpertName(parameter, expert);
   if (!comparison_.Wants(name)) return;
   const at::Tensor gradient =
       at::zeros(parameter.value.sizes().slice(1), parameter.value.options());

@@ -53,7 +53,7 @@ std::map<std::string, at::Tensor> MadeTensors(const json& config, c10::ScalarTyp
   const auto read = ReadFolderConfig("config.json", config.dump());
   EXPECT_TRUE(read.ok()) << read.status();
   std::map<std::string, at::Tensor> tensors;
-  ForEachFolderTensor(*read, [&](const std::string& name, const std::vector<int64_t>& shape) {
+  ForEachFolderTensor(*read, [&](const std::string& name, at::IntArrayRef shape) {
     int64_t count = 1;
     for (const int64_t dim : shape) count *= dim;
     const auto tag = static_cast<double>(std::hash<std::string>()(name) % 4096);
