@@ -25,16 +25,12 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   options.dtype = layout->dtype;
   ASSIGN_OR_RETURN(const EvaluateResult result, Evaluate(options, world, layout->expert_parallel));
 
-  absl::Status written;
-  if (world->rank() == 0) {
-    // Ordered as people read it; doubles are written so that they read back exactly.
-    const nlohmann::ordered_json line = {{"loss", result.loss},
-                                         {"perplexity", result.perplexity},
-                                         {"tokens", result.tokens},
-                                         {"step", result.step}};
-    written = WriteStdout(line.dump() + "\n");
-  }
-  return Agree(*world, written);
+  // Ordered as people read it; doubles are written so that they read back exactly.
+  const nlohmann::ordered_json line = {{"loss", result.loss},
+                                       {"perplexity", result.perplexity},
+                                       {"tokens", result.tokens},
+                                       {"step", result.step}};
+  return WriteResult(line.dump() + "\n", *world);
 }
 
 }  // namespace

@@ -25,9 +25,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
       Agree(*world, ReadLayoutOverrides(arguments.overrides, false, world->size()).status()));
   UseThreads(0);
   RETURN_IF_ERROR(ExportModel(options, *world));
-  absl::Status written;
-  if (world->rank() == 0) written = WriteStdout(absl::StrCat("model  ", options.output, "\n"));
-  return Agree(*world, written);
+  return WriteResult(absl::StrCat("model  ", options.output, "\n"), *world);
 }
 
 }  // namespace

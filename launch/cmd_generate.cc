@@ -24,9 +24,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   GenerateOptions options = arguments.options;
   if (arguments.greedy) options.temperature = 0;
   ASSIGN_OR_RETURN(const std::string text, Generate(options, world, layout->expert_parallel));
-  absl::Status written;
-  if (world->rank() == 0) written = WriteStdout(options.prompt + text + "\n");
-  return Agree(*world, written);
+  return WriteResult(options.prompt + text + "\n", *world);
 }
 
 }  // namespace

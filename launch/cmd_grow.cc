@@ -56,11 +56,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   RETURN_IF_ERROR(Agree(*world, options.status()));
   UseThreads(0);
   ASSIGN_OR_RETURN(const GrowthReport report, GrowModel(*options, world));
-  absl::Status written;
-  if (world->rank() == 0) {
-    written = WriteStdout(absl::StrCat(Describe(report), "output   ", options->output, "\n"));
-  }
-  return Agree(*world, written);
+  return WriteResult(absl::StrCat(Describe(report), "output   ", options->output, "\n"), *world);
 }
 
 std::shared_ptr<Arguments> DefineCommon(CLI::App& app, const std::string& from) {

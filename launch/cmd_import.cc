@@ -20,9 +20,7 @@ absl::Status Run(ImportOptions options, std::shared_ptr<Communicator> world) {
   RETURN_IF_ERROR(Agree(*world, CheckLayout(options, world->size())));
   options.threads = UseThreads(0);
   ASSIGN_OR_RETURN(const std::string checkpoint, ImportModel(options, *world));
-  absl::Status written;
-  if (world->rank() == 0) written = WriteStdout(absl::StrCat("checkpoint  ", checkpoint, "\n"));
-  return Agree(*world, written);
+  return WriteResult(absl::StrCat("checkpoint  ", checkpoint, "\n"), *world);
 }
 
 }  // namespace

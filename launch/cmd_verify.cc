@@ -25,9 +25,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   options.dtype = layout->dtype;
   ASSIGN_OR_RETURN(const VerifyResult result, Verify(options, world, layout->expert_parallel));
 
-  absl::Status written;
-  if (world->rank() == 0) written = WriteStdout(VerifyTable(result) + VerifyJson(result) + "\n");
-  RETURN_IF_ERROR(Agree(*world, written));
+  RETURN_IF_ERROR(WriteResult(VerifyTable(result) + VerifyJson(result) + "\n", *world));
   return Agree(*world, VerifyStatus(result));
 }
 

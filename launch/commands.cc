@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "launch/distributed_init.h"
+#include "runtime/agreement.h"
 #include "runtime/config_loader.h"
 
 namespace hypermoe {
@@ -75,6 +76,10 @@ absl::Status WriteStdout(const std::string& text) {
   }
   return IoError(
       absl::StrCat("could not write the result to standard output: ", std::strerror(errno)));
+}
+
+absl::Status WriteResult(const std::string& text, Communicator& world) {
+  return Agree(world, world.rank() == 0 ? WriteStdout(text) : absl::OkStatus());
 }
 
 }  // namespace hypermoe

@@ -15,6 +15,8 @@ class Validator;
 
 namespace hypermoe {
 
+class Communicator;
+
 // Each adds its options to `app`; what it returns runs the command with the values that were parsed
 // into them.
 JobBody DefinePrepare(CLI::App& app);
@@ -54,5 +56,8 @@ absl::StatusOr<LayoutOverrides> ReadLayoutOverrides(const std::vector<std::strin
 
 // Writes `text` to stdout and flushes: a full disk or a closed pipe is an error, not a silent loss.
 absl::Status WriteStdout(const std::string& text);
+
+// The same by rank 0 for all. Collective over `world`; the same status on every rank.
+absl::Status WriteResult(const std::string& text, Communicator& world);
 
 }  // namespace hypermoe

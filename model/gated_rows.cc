@@ -1,5 +1,6 @@
 #include "model/gated_rows.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -56,6 +57,10 @@ GatedRows DetachGates(const at::Tensor& attached, int64_t width, at::ScalarType 
   const variable_list parts =
       DetachFunction::apply(attached, width, static_cast<int64_t>(gate_dtype));
   return {parts[0], parts[1]};
+}
+
+at::Tensor ScaleRows(const at::Tensor& rows_TD, const at::Tensor& factor) {
+  return factor.defined() ? (rows_TD * factor).to(rows_TD.scalar_type()) : rows_TD;
 }
 
 }  // namespace hypermoe

@@ -1,4 +1,5 @@
-// Token rows that carry their gates, so that both travel in one exchange.
+// Token rows with factors: gates that travel with them in one exchange, and what they are
+// multiplied by.
 //
 // Legend: T rows, D width, G gates of a row.
 #pragma once
@@ -16,5 +17,9 @@ struct GatedRows {
 };
 // The opposite. Columns must have been moved as they are: they are bits, not numbers.
 GatedRows DetachGates(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype);
+
+// rows_TD times a factor for each row, or one for all (may be undefined: 1), multiplied in the
+// wider precision; in that of the rows. Differentiable.
+at::Tensor ScaleRows(const at::Tensor& rows_TD, const at::Tensor& factor);
 
 }  // namespace hypermoe

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "kernels/grouped_ffn.h"
+#include "model/gated_rows.h"
 
 namespace hypermoe {
 namespace {
@@ -149,8 +150,7 @@ HyperExperts HyperNetwork::LeavesOf(int64_t layer) const {
 }
 
 at::Tensor HyperNetwork::Scaled(const at::Tensor& y_TD, int64_t layer) const {
-  const at::Tensor factor = config_.baked() ? at::Tensor() : generator_->Factor(layer);
-  return factor.defined() ? (y_TD * factor).to(y_TD.scalar_type()) : y_TD;
+  return config_.baked() ? y_TD : ScaleRows(y_TD, generator_->Factor(layer));
 }
 
 at::Tensor HyperNetwork::ApplyGrouped(const at::Tensor& sorted_TD,

@@ -31,11 +31,6 @@ at::Tensor AddGated(const at::Tensor& base_RD, const std::vector<at::Tensor>& ex
   return sum_RD.to(experts_RD[0].scalar_type());
 }
 
-// rows times a factor for each (may be undefined: 1), in the precision of the rows.
-at::Tensor Scaled(const at::Tensor& rows_RD, const at::Tensor& factor_R1) {
-  return factor_R1.defined() ? (rows_RD * factor_R1).to(rows_RD.scalar_type()) : rows_RD;
-}
-
 // Every token's row once for each of its choices: [T * K, D].
 at::Tensor RowPerChoice(const at::Tensor& x_TD, int64_t top_k) {
   if (top_k == 1) return x_TD;
@@ -141,16 +136,16 @@ at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& 
     // places.
     at::Tensor hyper_TD;
     if (parts_.hyper != nullptr) {
-      hyper_TD =
-          Scaled(parts_.hyper->ApplyGrouped(sorted_CD, plan->rows_per_expert, parts_.sparse_index),
-                 factor_T1.defined() ? dispatcher.Permute(factor_T1, plan) : factor_T1);
+      hyper_TD = ScaleRows(
+          parts_.hyper->ApplyGrouped(sorted_CD, plan->rows_per_expert, parts_.sparse_index),
+          factor_T1.defined() ? dispatcher.Permute(factor_T1, plan) : factor_T1);
     }
     return dispatcher.Unpermute(
         AddGated(hyper_TD, {expert_CD}, {dispatcher.Permute(decision.gate_TK, plan)}), plan);
   }
   at::Tensor hyper_TD;
   if (parts_.hyper != nullptr) {
-    hyper_TD = Scaled(parts_.hyper->Apply(x_TD, decision, parts_.sparse_index), factor_T1);
+    hyper_TD = ScaleRows(parts_.hyper->Apply(x_TD, decision, parts_.sparse_index), factor_T1);
   }
   const at::Tensor expert_TKD =
       dispatcher.Unpermute(expert_CD, plan).view({tokens, top_k, x_TD.size(1)});
@@ -189,7 +184,7 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
           : parts_.hyper->ApplySelections(
                 rows_RD, gates_RG.detach().select(1, gates_RG.size(1) - 1).to(at::kLong),
                 parts_.sparse_index);
-  if (factor_T1.defined()) hyper_RD = Scaled(hyper_RD, gates_RG.narrow(1, 1, 1));
+  if (factor_T1.defined()) hyper_RD = ScaleRows(hyper_RD, gates_RG.narrow(1, 1, 1));
   const at::Tensor gate_R1 = gates_RG.narrow(1, 0, 1);
   const at::Tensor expert_RD = record->taken_TK.defined()
                                    ? RunExpertsWhereTaken(rows_RD, gate_R1, *plan)

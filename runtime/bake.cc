@@ -15,6 +15,7 @@
 #include "model/hyper_generator.h"
 #include "model/parameter_factory.h"
 #include "parallel/flat_buffer.h"
+#include "runtime/hyper_execution.h"
 #include "runtime/tensor_source.h"
 
 namespace hypermoe {
@@ -38,7 +39,7 @@ absl::Status CheckBakeable(const ModelFolder& model) {
     return refuse(
         absl::StrCat("model.top_k is ", config.top_k(), ", and each set of experts has its own"));
   }
-  if (hyper.condition() == HyperConfig::hidden || hyper.z() == HyperConfig::one_minus_prob)
+  if (!SharedBySelection(hyper))
     return refuse("each token has its own (hyper.condition hidden or hyper.z one_minus_prob)");
   return absl::OkStatus();
 }

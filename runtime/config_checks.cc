@@ -87,10 +87,8 @@ absl::Status CheckModel(const ModelConfig& model) {
 absl::Status CheckBaked(const RunConfig& config) {
   const HyperConfig& hyper = config.hyper();
   if (!hyper.baked()) return absl::OkStatus();
-  const bool one_for_each =
-      config.model().kind() == ModelConfig::hyper && config.model().top_k() == 1 &&
-      hyper.condition() != HyperConfig::hidden && hyper.z() == HyperConfig::binary;
-  if (!one_for_each) {
+  if (config.model().kind() != ModelConfig::hyper || config.model().top_k() != 1 ||
+      !SharedBySelection(hyper)) {
     return ConfigError(
         "hyper.baked is set, but the model has no HyperExpert for each expert: that needs "
         "model.kind hyper, model.top_k 1, hyper.condition unselected or selected, and hyper.z "

@@ -8,6 +8,8 @@
 #include "runtime/config_fields.h"
 #include "runtime/config_overrides.h"
 #include "runtime/config_text.h"
+#include "runtime/file_util.h"
+#include "runtime/hashed_file.h"
 #include "runtime/input_file.h"
 
 namespace hypermoe {
@@ -83,6 +85,11 @@ absl::StatusOr<RunConfig> ParseConfigText(const std::string& text, const std::st
   ASSIGN_OR_RETURN(RunConfig config, ReadConfigText(text, source));
   FillDefaults(&config);
   return config;
+}
+
+absl::Status WriteRunConfig(const std::string& run_dir, const RunConfig& config) {
+  RETURN_IF_ERROR(CreateFolders(run_dir));
+  return WriteFileDurably(run_dir + "/config.textproto", ConfigText(config));
 }
 
 }  // namespace hypermoe

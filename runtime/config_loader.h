@@ -39,4 +39,7 @@ absl::StatusOr<RunConfig> ParseConfigText(const std::string& text, const std::st
 absl::Status CheckResumable(const RunConfig& before, const RunConfig& now,
                             const std::string& run_dir);
 
+// Writes `config` as run_dir/config.textproto; makes the folder if it is missing. Local.
+absl::Status WriteRunConfig(const std::string& run_dir, const RunConfig& config);
+
 }  // namespace hypermoe

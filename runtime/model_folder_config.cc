@@ -9,6 +9,7 @@
 #include "runtime/config_fields.h"
 #include "runtime/config_loader.h"
 #include "runtime/file_util.h"
+#include "runtime/hyper_execution.h"
 #include "runtime/model_folder_keys.h"
 #include "runtime/strict_json.h"
 
@@ -284,10 +285,7 @@ class ConfigReader {
       hyper().set_baked(hyper().baked() || value.get<bool>());
     }
     if (!hyper().baked()) return absl::OkStatus();
-    if (model().top_k() == 1 && hyper().condition() != HyperConfig::hidden &&
-        hyper().z() == HyperConfig::binary) {
-      return absl::OkStatus();
-    }
+    if (model().top_k() == 1 && SharedBySelection(hyper())) return absl::OkStatus();
     return Refuse("baked", json(true),
                   "a model with 'moe.top_k' 1, 'hypermoe.condition' \"unselected\" or \"selected\" "
                   "and 'hypermoe.z' \"binary\": others have no HyperExpert for each expert");

@@ -10,6 +10,9 @@
 
 namespace hypermoe {
 
+// Of a file: what Hugging Face's programs write.
+constexpr int64_t kDefaultShardBytes = 5'000'000'000;
+
 // Writes `model` as the folder `output`: config.json (config_json with what has changed since it
 // was read, or a new one) and model.safetensors, or where that would be larger than
 // `max_shard_bytes` shards of at most that much (a larger tensor alone) and their index. Tensors

@@ -25,7 +25,6 @@
 #include "runtime/file_util.h"
 #include "runtime/grown_tensors.h"
 #include "runtime/growth_plan.h"
-#include "runtime/hashed_file.h"
 #include "runtime/model_cost.h"
 #include "runtime/model_folder_writer.h"
 #include "runtime/parameter_patterns.h"
@@ -38,8 +37,6 @@ namespace {
 
 // Tokens to compare on: rows, and positions of each.
 constexpr int64_t kRows = 8, kPositions = 64;
-// Of a file of a model folder: what Hugging Face's programs write.
-constexpr int64_t kMaxShardBytes = 5'000'000'000;
 
 double ToleranceOf(RuntimeConfig::Dtype dtype) {
   return dtype == RuntimeConfig::float64 ? 1e-10 : 1e-5;
@@ -259,7 +256,7 @@ absl::Status Growth::Write(const GrownTensors& grown, Built& target) {
     folder.config = report_.to;
     folder.config_json = source_.model.config_json;
     folder.tensors = tensors;
-    return WriteModelFolder(folder, options_.output, kMaxShardBytes, *world_);
+    return WriteModelFolder(folder, options_.output, kDefaultShardBytes, *world_);
   }
   CheckpointInfo info = source_.info;
   info.config = report_.to;
@@ -301,12 +298,9 @@ absl::Status Growth::WriteRun(Built& target) {
   return WriteConfig();
 }
 
-// Of the run folder, which exists.
 absl::Status Growth::WriteConfig() {
-  absl::Status status;
-  if (world_->rank() == 0)
-    status = WriteFileDurably(options_.output + "/config.textproto", ConfigText(report_.to));
-  return Agree(*world_, status);
+  return Agree(*world_, world_->rank() == 0 ? WriteRunConfig(options_.output, report_.to)
+                                            : absl::OkStatus());
 }
 
 }  // namespace

@@ -10,7 +10,6 @@
 #include "runtime/checkpoint.h"
 #include "runtime/config_loader.h"
 #include "runtime/config_overrides.h"
-#include "runtime/hashed_file.h"
 #include "runtime/model_folder.h"
 #include "runtime/model_folder_writer.h"
 #include "runtime/stored_model.h"
@@ -37,11 +36,6 @@ absl::StatusOr<ModelFolder> OpenForImport(const ImportOptions& options) {
         absl::StrCat("--run_dir ", options.run_dir, " already holds a run: give another one"));
   }
   return model;
-}
-
-absl::Status WriteRunConfig(const std::string& run_dir, const RunConfig& config) {
-  RETURN_IF_ERROR(CreateFolders(run_dir));
-  return WriteFileDurably(run_dir + "/config.textproto", ConfigText(config));
 }
 
 }  // namespace

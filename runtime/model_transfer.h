@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "runtime/model_folder_writer.h"
 #include "runtime/status.h"
 
 namespace hypermoe {
@@ -26,7 +27,7 @@ absl::StatusOr<std::string> ImportModel(const ImportOptions& options, Communicat
 struct ExportOptions {
   std::string from;    // model folder, run folder or checkpoint folder
   std::string output;  // see WriteModelFolder
-  int64_t max_shard_bytes = 5'000'000'000;
+  int64_t max_shard_bytes = kDefaultShardBytes;
   bool bake = false;  // see bake.h
 };
 

@@ -19,7 +19,6 @@
 #include "runtime/grown_tensors.h"
 #include "runtime/growth_plan.h"
 #include "runtime/handshake.h"
-#include "runtime/hashed_file.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/memory_plan.h"
 #include "runtime/model_cost.h"
@@ -200,8 +199,7 @@ absl::Status Run::StartFromModel() {
 // What only rank 0 has: the run's folder, its configuration, metrics and progress.
 absl::Status Run::OpenFolder() {
   if (!first_rank_) return absl::OkStatus();
-  RETURN_IF_ERROR(CreateFolders(options_.run_dir));
-  RETURN_IF_ERROR(WriteFileDurably(options_.run_dir + "/config.textproto", ConfigText(config_)));
+  RETURN_IF_ERROR(WriteRunConfig(options_.run_dir, config_));
   ASSIGN_OR_RETURN(report_,
                    RunReport::Open(options_.run_dir, config_, mesh_.world->size(), start_));
   report_->Note(Describe());
