@@ -223,7 +223,7 @@ std::function<void(const std::string&)> TensorChange(
   };
 }
 
-TEST(MalformedModelFolderTest, TensorsThatCannotBeReadOrDoNotFit) {
+TEST(MalformedModelFolderTest, TensorsThatCannotBeRead) {
   ExpectRefused(
       {
           {"truncated", [](const std::string& f) { Truncate(f + kTensors, 1); }, {"cut off"}},
@@ -253,6 +253,13 @@ TEST(MalformedModelFolderTest, TensorsThatCannotBeReadOrDoNotFit) {
            HeaderEdit("\"shape\":[18]", "\"shape\":[4294967296,4294967296]"),
            {"overflows"}},
           {"unknown dtype", HeaderEdit("\"F32\"", "\"F33\""), {"unknown dtype 'F33'"}},
+      },
+      MakeSparse);
+}
+
+TEST(MalformedModelFolderTest, TensorsThatDoNotFit) {
+  ExpectRefused(
+      {
           {"integers",
            TensorChange([](auto* tensors) {
              auto& bias = (*tensors)["ln_f.bias"];
@@ -289,6 +296,13 @@ TEST(MalformedModelFolderTest, TensorsThatCannotBeReadOrDoNotFit) {
              tensors->emplace("transformer.wte.weight", (*tensors)["wte.weight"]);
            }),
            {"'wte.weight' is there twice"}},
+      },
+      MakeSparse);
+}
+
+TEST(MalformedModelFolderTest, FilesThatAreNotThere) {
+  ExpectRefused(
+      {
           {"no tensors",
            [](const std::string& f) { fs::remove(f + kTensors); },
            {"neither model.safetensors nor"}},
