@@ -2,11 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/gelu_backward.h>
-#include <ATen/ops/relu.h>
 #include <ATen/ops/sum.h>
-#include <ATen/ops/threshold_backward.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -16,25 +12,13 @@
 
 #include "kernels/gradient_sink.h"
 #include "kernels/matrix_product.h"
+#include "kernels/small_ffn.h"
 
 namespace hypermoe {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-const char* GeluForm(Activation activation) {
-  return activation == Activation::kGelu ? "none" : "tanh";
-}
-
-at::Tensor Activate(const at::Tensor& x, Activation activation) {
-  return activation == Activation::kRelu ? at::relu(x) : at::gelu(x, GeluForm(activation));
-}
-
-at::Tensor ActivateBackward(const at::Tensor& grad, const at::Tensor& x, Activation activation) {
-  return activation == Activation::kRelu ? at::threshold_backward(grad, x, 0)
-                                         : at::gelu_backward(grad, x, GeluForm(activation));
-}
 
 // Calls body(group, begin, rows) for every group that has rows.
 template <typename Body>
@@ -190,6 +174,8 @@ at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_p
               " do not fit weights ", up.sizes(), " and ", down.sizes());
   TORCH_CHECK(weights.up_GF.defined() == weights.down_GD.defined(),
               "GroupedFfn: give both biases or none");
+  if (IsSmallFfn(rows_per_group, weights))
+    return SmallFfn(x_RD, rows_per_group, weights, activation);
   // Autograd takes an absent input as an empty optional, not as an undefined tensor.
   std::optional<at::Tensor> up_bias, down_bias;
   if (weights.up_GF.defined()) {

@@ -9,13 +9,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace hypermoe {
+#include "kernels/activation.h"
 
-enum class Activation {
-  kGeluTanh,  // GPT-2's gelu_new: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
-  kGelu,      // x Phi(x)
-  kRelu,
-};
+namespace hypermoe {
 
 // Weights of G networks; matrices map [in, out]. Biases may both be undefined. A single network's
 // may lack the first axis.

@@ -1,0 +1,194 @@
+#include "kernels/small_ffn.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <optional>
+
+#include "kernels/activation.h"
+#include "kernels/gradient_sink.h"
+
+namespace hypermoe {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int64_t kSmallMatrix = int64_t{1} << 18;  // elements
+// Rows that a thread takes at once: enough for a product at full speed, few enough that threads
+// finish together.
+constexpr int64_t kRowsPerPiece = 256;
+
+// Some rows of one group.
+struct Piece {
+  int64_t group, begin, rows;
+};
+
+// Of at most `largest` rows each, in order; none for a group without rows.
+std::vector<Piece> PiecesOf(const std::vector<int64_t>& rows_per_group, int64_t largest) {
+  std::vector<Piece> pieces;
+  int64_t begin = 0;
+  for (size_t g = 0; g < rows_per_group.size(); ++g) {
+    const int64_t end = begin + rows_per_group[g];
+    for (; begin < end; begin += pieces.back().rows) {
+      pieces.push_back({static_cast<int64_t>(g), begin, std::min(largest, end - begin)});
+    }
+  }
+  return pieces;
+}
+
+// Each piece once, by whichever thread is free. A piece writes what no other does, so that results
+// do not depend on who takes it.
+void SideBySide(const std::vector<Piece>& pieces, const std::function<void(const Piece&)>& body) {
+  std::atomic<size_t> next = 0;
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad;  // a setting of the thread
+    for (; begin < end; ++begin) {
+      for (size_t i = next++; i < pieces.size(); i = next++) body(pieces[i]);
+    }
+  });
+}
+
+at::Tensor RowsOf(const at::Tensor& all, const Piece& piece) {
+  return all.narrow(0, piece.begin, piece.rows);
+}
+
+at::Tensor OfGroup(const at::Tensor& all, const Piece& piece) { return all.select(0, piece.group); }
+
+// out = in matrix (+ bias).
+void Product(at::Tensor out, const at::Tensor& in, const at::Tensor& matrix,
+             const at::Tensor& bias = {}) {
+  if (bias.defined()) {
+    at::addmm_out(out, bias, in, matrix);
+  } else {
+    at::mm_out(out, in, matrix);
+  }
+}
+
+// sum += in^T grad; `sum` may have a wider dtype.
+void AddProduct(at::Tensor sum, const at::Tensor& in, const at::Tensor& grad) {
+  if (sum.scalar_type() == in.scalar_type()) {
+    at::addmm_out(sum, sum, in.t(), grad);
+  } else {
+    sum.add_(at::mm(in.t(), grad));
+  }
+}
+
+// Where the gradient of a matrix is added up (gradient_sink.h); undefined if it needs none.
+at::Tensor SumOf(const at::Tensor& weight) {
+  if (!weight.requires_grad()) return {};
+  return HasGradientSink(weight) ? weight.grad() : at::zeros_like(weight);
+}
+
+// What autograd is to add: nothing where it is added already.
+at::Tensor ToReturn(const at::Tensor& weight, const at::Tensor& sum) {
+  return HasGradientSink(weight) ? at::Tensor() : sum;
+}
+
+// Zeros in the shape and dtype of the biases that go with `weight`.
+at::Tensor BiasSumOf(const at::Tensor& weight, bool needed) {
+  return needed ? at::zeros({weight.size(0), weight.size(2)}, weight.scalar_type()) : at::Tensor();
+}
+
+class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& up,
+                            const std::optional<at::Tensor>& up_bias, const at::Tensor& down,
+                            const std::optional<at::Tensor>& down_bias,
+                            const std::vector<int64_t>& rows_per_group, int64_t activation) {
+    const at::ScalarType dtype = x.scalar_type();
+    const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype);
+    const at::Tensor up_bias_cast = up_bias.has_value() ? up_bias->to(dtype) : at::Tensor();
+    const at::Tensor down_bias_cast = down_bias.has_value() ? down_bias->to(dtype) : at::Tensor();
+    const auto bias_of = [](const at::Tensor& biases, const Piece& piece) {
+      return biases.defined() ? OfGroup(biases, piece) : at::Tensor();
+    };
+    const at::Tensor pre = at::empty({x.size(0), up.size(2)}, x.options()),
+                     hidden = at::empty_like(pre), y = at::empty_like(x);
+    SideBySide(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
+      Product(RowsOf(pre, piece), RowsOf(x, piece), OfGroup(up_cast, piece),
+              bias_of(up_bias_cast, piece));
+      ActivateInto(RowsOf(hidden, piece), RowsOf(pre, piece), static_cast<Activation>(activation));
+      Product(RowsOf(y, piece), RowsOf(hidden, piece), OfGroup(down_cast, piece),
+              bias_of(down_bias_cast, piece));
+    });
+    ctx->save_for_backward({x, up, down, up_cast, down_cast, pre, hidden});
+    ctx->saved_data["rows_per_group"] = rows_per_group;
+    ctx->saved_data["activation"] = activation;
+    ctx->saved_data["up_bias"] = up_bias.has_value() && up_bias->requires_grad();
+    ctx->saved_data["down_bias"] = down_bias.has_value() && down_bias->requires_grad();
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &up = saved[1], &down = saved[2], &up_cast = saved[3],
+                     &down_cast = saved[4], &pre = saved[5], &hidden = saved[6];
+    const std::vector<int64_t> rows_per_group = ctx->saved_data["rows_per_group"].toIntVector();
+    const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
+    const at::Tensor grad = grads[0].contiguous(), grad_pre = at::empty_like(pre);
+    const at::Tensor grad_x = x.requires_grad() ? at::empty_like(x) : at::Tensor();
+    SideBySide(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
+      at::Tensor rows = RowsOf(grad_pre, piece);
+      Product(rows, RowsOf(grad, piece), OfGroup(down_cast, piece).t());
+      ActivateBackwardInto(rows, rows, RowsOf(pre, piece), activation);
+      if (grad_x.defined()) Product(RowsOf(grad_x, piece), rows, OfGroup(up_cast, piece).t());
+    });
+    // A group's sums over its rows stay in one piece: in row order, and written by one thread.
+    const at::Tensor grad_up = SumOf(up), grad_down = SumOf(down);
+    const at::Tensor grad_up_bias = BiasSumOf(up, ctx->saved_data["up_bias"].toBool()),
+                     grad_down_bias = BiasSumOf(down, ctx->saved_data["down_bias"].toBool());
+    const auto add_bias = [](const at::Tensor& sums, const at::Tensor& rows, const Piece& piece) {
+      if (!sums.defined()) return;
+      at::Tensor out = OfGroup(sums, piece);
+      at::sum_out(out, RowsOf(rows, piece), 0, /*keepdim=*/false, sums.scalar_type());
+    };
+    SideBySide(PiecesOf(rows_per_group, x.size(0)), [&](const Piece& piece) {
+      if (grad_up.defined()) {
+        AddProduct(OfGroup(grad_up, piece), RowsOf(x, piece), RowsOf(grad_pre, piece));
+      }
+      if (grad_down.defined()) {
+        AddProduct(OfGroup(grad_down, piece), RowsOf(hidden, piece), RowsOf(grad, piece));
+      }
+      add_bias(grad_up_bias, grad_pre, piece);
+      add_bias(grad_down_bias, grad, piece);
+    });
+    return {
+        grad_x, ToReturn(up, grad_up), grad_up_bias, ToReturn(down, grad_down), grad_down_bias, {},
+        {}};
+  }
+};
+
+}  // namespace
+
+bool IsSmallFfn(const std::vector<int64_t>& rows_per_group, const GroupedFfnWeights& weights) {
+  const int64_t busy = std::count_if(rows_per_group.begin(), rows_per_group.end(),
+                                     [](int64_t rows) { return rows > 0; });
+  return weights.up_GDF.dim() == 3 && busy >= at::get_num_threads() &&
+         weights.up_GDF.size(1) * weights.up_GDF.size(2) <= kSmallMatrix;
+}
+
+at::Tensor SmallFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
+                    const GroupedFfnWeights& weights, Activation activation) {
+  // Autograd takes an absent input as an empty optional, not as an undefined tensor.
+  std::optional<at::Tensor> up_bias, down_bias;
+  if (weights.up_GF.defined()) {
+    up_bias = weights.up_GF;
+    down_bias = weights.down_GD;
+  }
+  return SmallFfnFunction::apply(x_RD.contiguous(), weights.up_GDF, up_bias, weights.down_GFD,
+                                 down_bias, rows_per_group, static_cast<int64_t>(activation));
+}
+
+}  // namespace hypermoe
