@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/promote_types.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -66,10 +67,12 @@ at::Tensor RowsOf(const at::Tensor& all, const Piece& piece) {
 
 at::Tensor OfGroup(const at::Tensor& all, const Piece& piece) { return all.select(0, piece.group); }
 
-// out = in matrix (+ bias).
+// out = in matrix (+ bias); `out` may have another dtype.
 void Product(at::Tensor out, const at::Tensor& in, const at::Tensor& matrix,
              const at::Tensor& bias = {}) {
-  if (bias.defined()) {
+  if (out.scalar_type() != in.scalar_type()) {
+    out.copy_(bias.defined() ? at::addmm(bias, in, matrix) : at::mm(in, matrix));
+  } else if (bias.defined()) {
     at::addmm_out(out, bias, in, matrix);
   } else {
     at::mm_out(out, in, matrix);
@@ -107,17 +110,17 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
                             const std::optional<at::Tensor>& up_bias, const at::Tensor& down,
                             const std::optional<at::Tensor>& down_bias,
                             const std::vector<int64_t>& rows_per_group, int64_t activation) {
-    const at::ScalarType dtype = x.scalar_type();
+    const at::ScalarType dtype = at::promote_types(x.scalar_type(), up.scalar_type());
     const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype);
     const at::Tensor up_bias_cast = up_bias.has_value() ? up_bias->to(dtype) : at::Tensor();
     const at::Tensor down_bias_cast = down_bias.has_value() ? down_bias->to(dtype) : at::Tensor();
     const auto bias_of = [](const at::Tensor& biases, const Piece& piece) {
       return biases.defined() ? OfGroup(biases, piece) : at::Tensor();
     };
-    const at::Tensor pre = at::empty({x.size(0), up.size(2)}, x.options()),
+    const at::Tensor pre = at::empty({x.size(0), up.size(2)}, x.options().dtype(dtype)),
                      hidden = at::empty_like(pre), y = at::empty_like(x);
     SideBySide(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
-      Product(RowsOf(pre, piece), RowsOf(x, piece), OfGroup(up_cast, piece),
+      Product(RowsOf(pre, piece), RowsOf(x, piece).to(dtype), OfGroup(up_cast, piece),
               bias_of(up_bias_cast, piece));
       ActivateInto(RowsOf(hidden, piece), RowsOf(pre, piece), static_cast<Activation>(activation));
       Product(RowsOf(y, piece), RowsOf(hidden, piece), OfGroup(down_cast, piece),
@@ -137,11 +140,12 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
                      &down_cast = saved[4], &pre = saved[5], &hidden = saved[6];
     const std::vector<int64_t> rows_per_group = ctx->saved_data["rows_per_group"].toIntVector();
     const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
+    const at::ScalarType dtype = pre.scalar_type();
     const at::Tensor grad = grads[0].contiguous(), grad_pre = at::empty_like(pre);
     const at::Tensor grad_x = x.requires_grad() ? at::empty_like(x) : at::Tensor();
     SideBySide(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
       at::Tensor rows = RowsOf(grad_pre, piece);
-      Product(rows, RowsOf(grad, piece), OfGroup(down_cast, piece).t());
+      Product(rows, RowsOf(grad, piece).to(dtype), OfGroup(down_cast, piece).t());
       ActivateBackwardInto(rows, rows, RowsOf(pre, piece), activation);
       if (grad_x.defined()) Product(RowsOf(grad_x, piece), rows, OfGroup(up_cast, piece).t());
     });
@@ -156,10 +160,10 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
     };
     SideBySide(PiecesOf(rows_per_group, x.size(0)), [&](const Piece& piece) {
       if (grad_up.defined()) {
-        AddProduct(OfGroup(grad_up, piece), RowsOf(x, piece), RowsOf(grad_pre, piece));
+        AddProduct(OfGroup(grad_up, piece), RowsOf(x, piece).to(dtype), RowsOf(grad_pre, piece));
       }
       if (grad_down.defined()) {
-        AddProduct(OfGroup(grad_down, piece), RowsOf(hidden, piece), RowsOf(grad, piece));
+        AddProduct(OfGroup(grad_down, piece), RowsOf(hidden, piece), RowsOf(grad, piece).to(dtype));
       }
       add_bias(grad_up_bias, grad_pre, piece);
       add_bias(grad_down_bias, grad, piece);

@@ -1,10 +1,12 @@
 #include "kernels/grouped_ffn.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/erf.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
@@ -13,6 +15,9 @@
 #include <cmath>
 #include <numbers>
 #include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "kernels/keyed_random.h"
 #include "tests/support/gradient_check.h"
@@ -26,26 +31,41 @@ at::Tensor Random(at::IntArrayRef shape, const std::string& name) {
   return tensor.set_requires_grad(true);
 }
 
+// Small networks are worked on side by side if there are groups for all threads, otherwise one
+// after the other.
+constexpr int kSideBySide = 1, kInTurn = 8;
+
+class ThreadsScope {
+ public:
+  explicit ThreadsScope(int threads) { at::set_num_threads(threads); }
+  ~ThreadsScope() { at::set_num_threads(before_); }
+
+ private:
+  int before_ = at::get_num_threads();
+};
+
 struct Case {
   std::vector<int64_t> rows;
   Activation activation;
   bool bias;
 };
 
-class GroupedFfnTest : public testing::TestWithParam<Case> {
+class GroupedFfnTest : public testing::TestWithParam<std::tuple<Case, int>> {
  protected:
+  static const Case& GetCase() { return std::get<0>(GetParam()); }
   std::vector<at::Tensor> Inputs() const {
-    const auto groups = static_cast<int64_t>(GetParam().rows.size());
+    const auto groups = static_cast<int64_t>(GetCase().rows.size());
     int64_t total = 0;
-    for (const int64_t rows : GetParam().rows) total += rows;
+    for (const int64_t rows : GetCase().rows) total += rows;
     return {Random({total, 3}, "x"), Random({groups, 3, 5}, "up"), Random({groups, 5}, "up bias"),
             Random({groups, 5, 3}, "down"), Random({groups, 3}, "down bias")};
   }
   at::Tensor Run(const std::vector<at::Tensor>& in) const {
-    const bool bias = GetParam().bias;
+    const ThreadsScope threads(std::get<1>(GetParam()));
+    const bool bias = GetCase().bias;
     const GroupedFfnWeights weights = {in[1], bias ? in[2] : at::Tensor(), in[3],
                                        bias ? in[4] : at::Tensor()};
-    return GroupedFfn(in[0], GetParam().rows, weights, GetParam().activation);
+    return GroupedFfn(in[0], GetCase().rows, weights, GetCase().activation);
   }
 };
 
@@ -59,14 +79,14 @@ TEST_P(GroupedFfnTest, EqualsTheNetworksOneByOne) {
   const std::vector<at::Tensor> in = Inputs();
   std::vector<at::Tensor> expected;
   int64_t begin = 0;
-  for (size_t g = 0; g < GetParam().rows.size(); ++g) {
+  for (size_t g = 0; g < GetCase().rows.size(); ++g) {
     const auto group = static_cast<int64_t>(g);
-    at::Tensor hidden = at::matmul(in[0].narrow(0, begin, GetParam().rows[g]), in[1][group]);
-    if (GetParam().bias) hidden = hidden + in[2][group];
-    at::Tensor y = at::matmul(PlainActivation(hidden, GetParam().activation), in[3][group]);
-    if (GetParam().bias) y = y + in[4][group];
+    at::Tensor hidden = at::matmul(in[0].narrow(0, begin, GetCase().rows[g]), in[1][group]);
+    if (GetCase().bias) hidden = hidden + in[2][group];
+    at::Tensor y = at::matmul(PlainActivation(hidden, GetCase().activation), in[3][group]);
+    if (GetCase().bias) y = y + in[4][group];
     expected.push_back(y);
-    begin += GetParam().rows[g];
+    begin += GetCase().rows[g];
   }
   const at::Tensor y = Run(in), plain = at::cat(expected);
   EXPECT_TRUE(y.allclose(plain, 1e-13, 1e-13));
@@ -87,14 +107,63 @@ TEST_P(GroupedFfnTest, GradientsMatchDifferences) {
       [this](const std::vector<at::Tensor>& leaves) { return Run(leaves); }, in));
 }
 
-INSTANTIATE_TEST_SUITE_P(Groups, GroupedFfnTest,
-                         testing::Values(Case{{4}, Activation::kGeluTanh, true},
-                                         Case{{2, 0, 3}, Activation::kGeluTanh, true},
-                                         Case{{2, 0, 3}, Activation::kGelu, true},
-                                         Case{{0, 5, 0}, Activation::kRelu, true},
-                                         Case{{3, 1, 2}, Activation::kRelu, false},
-                                         Case{{0, 0}, Activation::kGeluTanh, true},
-                                         Case{{0, 0}, Activation::kRelu, false}));
+INSTANTIATE_TEST_SUITE_P(
+    Groups, GroupedFfnTest,
+    testing::Combine(testing::Values(Case{{4}, Activation::kGeluTanh, true},
+                                     Case{{2, 0, 3}, Activation::kGeluTanh, true},
+                                     Case{{2, 0, 3}, Activation::kGelu, true},
+                                     Case{{0, 5, 0}, Activation::kRelu, true},
+                                     Case{{3, 1, 2}, Activation::kRelu, false},
+                                     Case{{0, 0}, Activation::kGeluTanh, true},
+                                     Case{{0, 0}, Activation::kRelu, false}),
+                     testing::Values(kSideBySide, kInTurn)));
+
+// Output and gradients for groups that are cut into several pieces, gradients of matrices added in
+// place.
+std::vector<at::Tensor> RunLarge(int threads, at::ScalarType weights, at::ScalarType activations) {
+  const std::vector<int64_t> rows = {300, 0, 600, 20};
+  const ThreadsScope scope(threads);
+  std::vector<at::Tensor> leaves;
+  for (const auto& [shape, name] : {std::pair(std::vector<int64_t>{4, 24, 40}, "up"),
+                                    {{4, 40}, "up bias"},
+                                    {{4, 40, 24}, "down"},
+                                    {{4, 24}, "down bias"}}) {
+    leaves.push_back(Random(shape, name).detach().to(weights).set_requires_grad(true));
+    if (shape.size() == 3) leaves.back().mutable_grad() = at::ones_like(leaves.back().detach());
+  }
+  leaves.push_back(Random({920, 24}, "x").detach().to(activations).set_requires_grad(true));
+  const at::Tensor y = GroupedFfn(leaves[4], rows, {leaves[0], leaves[1], leaves[2], leaves[3]},
+                                  Activation::kGeluTanh);
+  y.backward(Random({920, 24}, "grad").detach().to(activations));
+  std::vector<at::Tensor> results = {y.detach()};
+  for (const at::Tensor& leaf : leaves) results.push_back(leaf.grad());
+  return results;
+}
+
+TEST(SmallFfnTest, EqualsGroupsInTurn) {
+  for (const auto& [weights, activations, tolerance] : {std::tuple(at::kDouble, at::kDouble, 1e-13),
+                                                        {at::kFloat, at::kFloat, 1e-5},
+                                                        {at::kFloat, at::kBFloat16, 2e-2}}) {
+    const auto expected = RunLarge(kInTurn, weights, activations),
+               actual = RunLarge(kSideBySide, weights, activations);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(actual[i].scalar_type(), expected[i].scalar_type());
+      const double error = (actual[i] - expected[i]).abs().max().item<double>();
+      EXPECT_LE(error / expected[i].abs().max().item<double>(), tolerance) << i;
+    }
+  }
+}
+
+// Whichever thread takes which piece.
+TEST(SmallFfnTest, SameBitsEveryTime) {
+  for (const auto activations : {at::kFloat, at::kBFloat16}) {
+    const auto first = RunLarge(3, at::kFloat, activations);
+    for (int repetition = 0; repetition < 10; ++repetition) {
+      const auto again = RunLarge(3, at::kFloat, activations);
+      for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(again[i].equal(first[i])) << i;
+    }
+  }
+}
 
 TEST(GroupedFfnShapesTest, RowsThatDoNotAddUpAreRefused) {
   const GroupedFfnWeights weights = {Random({2, 3, 5}, "a"), {}, Random({2, 5, 3}, "b"), {}};
