@@ -74,7 +74,7 @@ std::shared_ptr<Arguments> DefineCommon(CLI::App& app, const std::string& from) 
       ->check(Within(1, 4096))
       ->type_name("N");
   app.add_option("--top_k", arguments->top_k, "Experts of a token")
-      ->check(Within(1, 63))
+      ->check(Within(1, 4096))
       ->type_name("K");
   app.add_option("--jitter", options.jitter,
                  "Noise on the routers' columns, against their root mean square, that separates "
