@@ -24,10 +24,11 @@ struct GroupedFfnWeights {
 
 // y_RD: for every group g and its rows x, activation(x up_g + bias) down_g + bias. rows_per_group
 // sums to R; groups may be empty, R may be 0. float32, float64 or bfloat16, as x has it: weights of
-// another dtype are cast, their gradients are in their own. Differentiable in x and all weights, of
-// which those that do not require grad cost nothing in backward;
-// matrices that have gradients already get theirs added in place (gradient_sink.h), where a group
-// without rows adds nothing. Sums over rows run in row order within one matrix product per group.
+// another dtype are cast (small networks cast x to theirs instead if it is wider: small_ffn.h),
+// their gradients are in their own. Differentiable in x and all weights, of which those that do not
+// require grad cost nothing in backward; matrices that have gradients already get theirs added in
+// place (gradient_sink.h), where a group without rows adds nothing. Sums over rows run in row order
+// within one matrix product per group.
 at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
                       const GroupedFfnWeights& weights, Activation activation);
 
