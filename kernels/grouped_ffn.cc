@@ -4,15 +4,14 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <numeric>
 #include <optional>
 
-#include "kernels/gradient_sink.h"
 #include "kernels/matrix_product.h"
 #include "kernels/small_ffn.h"
+#include "kernels/weight_gradient.h"
 
 namespace hypermoe {
 namespace {
@@ -59,21 +58,18 @@ Pieces GroupedLinearInputGrad(const Pieces& grad, const at::Tensor& weight,
   return grad_in;
 }
 
-// Adds in^T grad to the gradient of W_g for every group: in place where the weight has one
-// (gradient_sink.h), and then returns nothing; otherwise to zeros, which are returned. Nothing for
-// weights that do not require grad.
+// Adds in^T grad to the gradient of W_g for every group, and returns what autograd is to add.
 at::Tensor GroupedLinearWeightGrad(const Pieces& in, const Pieces& grad,
                                    const std::vector<int64_t>& rows_per_group,
                                    const at::Tensor& weight) {
-  if (!weight.requires_grad()) return {};
-  const bool in_place = HasGradientSink(weight);
-  const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
+  const WeightGradient gradient(weight);
+  if (!gradient.IsNeeded()) return {};
   size_t piece = 0;
   ForEachGroup(rows_per_group, [&](int64_t g, int64_t, int64_t) {
-    AddMatrixProduct(OfGroup(sum, 2, g), in[piece].t(), grad[piece]);
+    AddMatrixProduct(OfGroup(gradient.sum(), 2, g), in[piece].t(), grad[piece]);
     ++piece;
   });
-  return in_place ? at::Tensor() : sum;
+  return gradient.ToReturn();
 }
 
 // Sums of grad's rows for every group, in the shape of the biases that go with `weight`; zero where

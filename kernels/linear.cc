@@ -2,13 +2,13 @@
 
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/sum.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
 
-#include "kernels/gradient_sink.h"
+#include "kernels/few_rows_linear.h"
 #include "kernels/matrix_product.h"
+#include "kernels/weight_gradient.h"
 
 namespace hypermoe {
 namespace {
@@ -26,8 +26,9 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     ctx->saved_data["transposed"] = transposed;
     if (bias.has_value() && bias->requires_grad())
       ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias->scalar_type());
-    return MatrixProduct(x, transposed ? cast.t() : cast,
-                         bias.has_value() ? bias->to(x.scalar_type()) : at::Tensor());
+    const at::Tensor bias_cast = bias.has_value() ? bias->to(x.scalar_type()) : at::Tensor();
+    if (transposed && IsFewRowsLinear(x, weight)) return FewRowsLinear(x, weight, bias_cast);
+    return MatrixProduct(x, transposed ? cast.t() : cast, bias_cast);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -35,24 +36,21 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     const at::Tensor &x = saved[0], &weight = saved[1], &cast = saved[2];
     const bool transposed = ctx->saved_data["transposed"].toBool();
     const at::Tensor grad = grads[0].contiguous();
-    at::Tensor grad_x, grad_weight, grad_bias;
-    if (x.requires_grad()) grad_x = MatrixProduct(grad, transposed ? cast : cast.t());
-    if (weight.requires_grad()) {
-      const bool in_place = HasGradientSink(weight);
-      const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
-      if (transposed) {
-        AddMatrixProduct(sum, grad.t(), x);
-      } else {
-        AddMatrixProduct(sum, x.t(), grad);
-      }
-      if (!in_place) grad_weight = sum;
+    const WeightGradient grad_weight(weight);
+    at::Tensor grad_x, grad_bias;
+    if (transposed && IsFewRowsLinear(x, weight)) {
+      grad_x = FewRowsLinearBackward(grad, x, weight, x.requires_grad(), grad_weight.sum());
+    } else {
+      if (x.requires_grad()) grad_x = MatrixProduct(grad, transposed ? cast : cast.t());
+      if (grad_weight.IsNeeded() && transposed) AddMatrixProduct(grad_weight.sum(), grad.t(), x);
+      if (grad_weight.IsNeeded() && !transposed) AddMatrixProduct(grad_weight.sum(), x.t(), grad);
     }
     const auto bias_dtype = ctx->saved_data.find("bias_dtype");
     if (bias_dtype != ctx->saved_data.end()) {
       grad_bias = at::sum(grad, 0, /*keepdim=*/false,
                           static_cast<at::ScalarType>(bias_dtype->second.toInt()));
     }
-    return {grad_x, grad_weight, grad_bias, {}};
+    return {grad_x, grad_weight.ToReturn(), grad_bias, {}};
   }
 };
 
@@ -65,10 +63,9 @@ class EmbeddingRowsFunction : public torch::autograd::Function<EmbeddingRowsFunc
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& weight = saved[0];
-    const bool in_place = HasGradientSink(weight);
-    const at::Tensor sum = in_place ? weight.grad() : at::zeros_like(weight);
-    sum.index_add_(0, saved[1].reshape({-1}), grads[0].reshape({-1, weight.size(1)}));
-    return {in_place ? at::Tensor() : sum, {}};
+    const WeightGradient grad_weight(weight);
+    grad_weight.sum().index_add_(0, saved[1].reshape({-1}), grads[0].reshape({-1, weight.size(1)}));
+    return {grad_weight.ToReturn(), {}};
   }
 };
 

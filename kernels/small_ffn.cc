@@ -1,7 +1,6 @@
 #include "kernels/small_ffn.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -9,16 +8,15 @@
 #include <ATen/ops/promote_types.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <atomic>
-#include <functional>
 #include <optional>
 
 #include "kernels/activation.h"
-#include "kernels/gradient_sink.h"
+#include "kernels/side_by_side.h"
+#include "kernels/small_gemm.h"
+#include "kernels/weight_gradient.h"
 
 namespace hypermoe {
 namespace {
@@ -49,16 +47,10 @@ std::vector<Piece> PiecesOf(const std::vector<int64_t>& rows_per_group, int64_t 
   return pieces;
 }
 
-// Each piece once, by whichever thread is free. A piece writes what no other does, so that results
-// do not depend on who takes it.
-void SideBySide(const std::vector<Piece>& pieces, const std::function<void(const Piece&)>& body) {
-  std::atomic<size_t> next = 0;
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
-    const at::NoGradGuard no_grad;  // a setting of the thread
-    for (; begin < end; ++begin) {
-      for (size_t i = next++; i < pieces.size(); i = next++) body(pieces[i]);
-    }
-  });
+template <typename Body>
+void ForEachPiece(const std::vector<Piece>& pieces, const Body& body) {
+  SideBySide(static_cast<int64_t>(pieces.size()),
+             [&](int64_t i) { body(pieces[static_cast<size_t>(i)]); });
 }
 
 at::Tensor RowsOf(const at::Tensor& all, const Piece& piece) {
@@ -67,36 +59,41 @@ at::Tensor RowsOf(const at::Tensor& all, const Piece& piece) {
 
 at::Tensor OfGroup(const at::Tensor& all, const Piece& piece) { return all.select(0, piece.group); }
 
+bool Fits(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b) {
+  return c.scalar_type() == at::kFloat && a.scalar_type() == at::kFloat &&
+         FitsSmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b));
+}
+
+// c = a b (+ bias), by this thread.
+void Multiply(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {
+  if (Fits(c, a, b)) {
+    if (bias.defined()) c.copy_(bias.expand_as(c));
+    SmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b), bias.defined());
+  } else if (bias.defined()) {
+    at::addmm_out(c, bias, a, b);
+  } else {
+    at::mm_out(c, a, b);
+  }
+}
+
 // out = in matrix (+ bias); `out` may have another dtype.
 void Product(at::Tensor out, const at::Tensor& in, const at::Tensor& matrix,
              const at::Tensor& bias = {}) {
-  if (out.scalar_type() != in.scalar_type()) {
-    out.copy_(bias.defined() ? at::addmm(bias, in, matrix) : at::mm(in, matrix));
-  } else if (bias.defined()) {
-    at::addmm_out(out, bias, in, matrix);
-  } else {
-    at::mm_out(out, in, matrix);
-  }
+  if (out.scalar_type() == in.scalar_type()) return Multiply(out, in, matrix, bias);
+  const at::Tensor exact = at::empty(out.sizes(), in.options());
+  Multiply(exact, in, matrix, bias);
+  out.copy_(exact);
 }
 
 // sum += in^T grad; `sum` may have a wider dtype.
 void AddProduct(at::Tensor sum, const at::Tensor& in, const at::Tensor& grad) {
-  if (sum.scalar_type() == in.scalar_type()) {
-    at::addmm_out(sum, sum, in.t(), grad);
-  } else {
+  if (sum.scalar_type() != in.scalar_type()) {
     sum.add_(at::mm(in.t(), grad));
+  } else if (Fits(sum, in.t(), grad)) {
+    SmallGemm(MatrixView::Of(sum), MatrixView::Of(in.t()), MatrixView::Of(grad), /*add=*/true);
+  } else {
+    at::addmm_out(sum, sum, in.t(), grad);
   }
-}
-
-// Where the gradient of a matrix is added up (gradient_sink.h); undefined if it needs none.
-at::Tensor SumOf(const at::Tensor& weight) {
-  if (!weight.requires_grad()) return {};
-  return HasGradientSink(weight) ? weight.grad() : at::zeros_like(weight);
-}
-
-// What autograd is to add: nothing where it is added already.
-at::Tensor ToReturn(const at::Tensor& weight, const at::Tensor& sum) {
-  return HasGradientSink(weight) ? at::Tensor() : sum;
 }
 
 // Zeros in the shape and dtype of the biases that go with `weight`.
@@ -119,7 +116,7 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
     };
     const at::Tensor pre = at::empty({x.size(0), up.size(2)}, x.options().dtype(dtype)),
                      hidden = at::empty_like(pre), y = at::empty_like(x);
-    SideBySide(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
+    ForEachPiece(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
       Product(RowsOf(pre, piece), RowsOf(x, piece).to(dtype), OfGroup(up_cast, piece),
               bias_of(up_bias_cast, piece));
       ActivateInto(RowsOf(hidden, piece), RowsOf(pre, piece), static_cast<Activation>(activation));
@@ -143,14 +140,14 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
     const at::ScalarType dtype = pre.scalar_type();
     const at::Tensor grad = grads[0].contiguous(), grad_pre = at::empty_like(pre);
     const at::Tensor grad_x = x.requires_grad() ? at::empty_like(x) : at::Tensor();
-    SideBySide(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
+    ForEachPiece(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
       at::Tensor rows = RowsOf(grad_pre, piece);
       Product(rows, RowsOf(grad, piece).to(dtype), OfGroup(down_cast, piece).t());
       ActivateBackwardInto(rows, rows, RowsOf(pre, piece), activation);
       if (grad_x.defined()) Product(RowsOf(grad_x, piece), rows, OfGroup(up_cast, piece).t());
     });
     // A group's sums over its rows stay in one piece: in row order, and written by one thread.
-    const at::Tensor grad_up = SumOf(up), grad_down = SumOf(down);
+    const WeightGradient grad_up(up), grad_down(down);
     const at::Tensor grad_up_bias = BiasSumOf(up, ctx->saved_data["up_bias"].toBool()),
                      grad_down_bias = BiasSumOf(down, ctx->saved_data["down_bias"].toBool());
     const auto add_bias = [](const at::Tensor& sums, const at::Tensor& rows, const Piece& piece) {
@@ -158,19 +155,19 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
       at::Tensor out = OfGroup(sums, piece);
       at::sum_out(out, RowsOf(rows, piece), 0, /*keepdim=*/false, sums.scalar_type());
     };
-    SideBySide(PiecesOf(rows_per_group, x.size(0)), [&](const Piece& piece) {
-      if (grad_up.defined()) {
-        AddProduct(OfGroup(grad_up, piece), RowsOf(x, piece).to(dtype), RowsOf(grad_pre, piece));
+    ForEachPiece(PiecesOf(rows_per_group, x.size(0)), [&](const Piece& piece) {
+      if (grad_up.IsNeeded()) {
+        AddProduct(OfGroup(grad_up.sum(), piece), RowsOf(x, piece).to(dtype),
+                   RowsOf(grad_pre, piece));
       }
-      if (grad_down.defined()) {
-        AddProduct(OfGroup(grad_down, piece), RowsOf(hidden, piece), RowsOf(grad, piece).to(dtype));
+      if (grad_down.IsNeeded()) {
+        AddProduct(OfGroup(grad_down.sum(), piece), RowsOf(hidden, piece),
+                   RowsOf(grad, piece).to(dtype));
       }
       add_bias(grad_up_bias, grad_pre, piece);
       add_bias(grad_down_bias, grad, piece);
     });
-    return {
-        grad_x, ToReturn(up, grad_up), grad_up_bias, ToReturn(down, grad_down), grad_down_bias, {},
-        {}};
+    return {grad_x, grad_up.ToReturn(), grad_up_bias, grad_down.ToReturn(), grad_down_bias, {}, {}};
   }
 };
 

@@ -6,6 +6,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -101,6 +102,16 @@ class Benchmarks(unittest.TestCase):
             self.assertTrue(any(line["difference"] > 0 for line in lines), "all forms are one")
         done = program("bench_moe_layer", "--experts=4", "--bottleneck=8", "--form=moe,source", *small)
         self.assertRegex(done.stdout, r"(?m)^ +4 +8 source +\d+\.\d .*\(\d+\.\d{3} to \d+\.\d{3}\)")
+
+    def test_small_gemm_compares_with_libtorch(self):
+        small = ["--rows=5", "--generated=3", "--tokens=40", "--width=64", "--bottleneck=16", "--hidden=32", "--rounds=2"]
+        done = program("bench_small_gemm", *small)
+        if "no AVX-512" in done.stderr:
+            self.skipTest("this processor has no AVX-512")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(re.findall(r"(?m)^ +5 \S.* +\d+\.\d\d +\d+\.\d +\d+\.\d\d +\d+\.\d +\d+\.\d\d$", done.stdout)), 6, done.stdout)
+        self.assertEqual(len(re.findall(r"(?m)^ +3 generation", done.stdout)), 2, done.stdout)
+        self.fails(64, "--width is 63", program("bench_small_gemm", "--width=63"))
 
     def test_bad_options_are_one_error(self):
         self.fails(64, "--steps", program("bench_train_step", "--steps=0"))

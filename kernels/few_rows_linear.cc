@@ -1,0 +1,110 @@
+#include "kernels/few_rows_linear.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/side_by_side.h"
+#include "kernels/small_gemm.h"
+
+namespace hypermoe {
+namespace {
+
+constexpr int64_t kMostRows = 128;                  // from about there on libraries are as fast
+constexpr int64_t kLargeMatrix = int64_t{1} << 19;  // elements
+// A slice of the matrix, some of its rows: as large as leaves room in a cache of 1 MiB for its
+// gradient and the gradients that it meets.
+constexpr int64_t kSliceElements = int64_t{1} << 14;
+constexpr int64_t kAlign = 16;  // SmallGemm wants multiples of it
+// A gradient of x is summed up in so many parts, whatever the number of threads is.
+constexpr int64_t kParts = 16;
+
+int64_t RoundedUp(int64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
+
+int64_t RowsOfSlice(int64_t width) {
+  return RoundedUp(std::max<int64_t>(kSliceElements / width, 1));
+}
+
+// Calls body(first row, rows) for the slices of rows begin to end.
+template <typename Body>
+void ForEachSlice(int64_t begin, int64_t end, int64_t width, const Body& body) {
+  const int64_t step = RowsOfSlice(width);
+  for (int64_t v = begin; v < end; v += step) body(v, std::min(step, end - v));
+}
+
+// Columns [begin, begin + count) of `all`, with rows that do not meet in the same sets of a cache,
+// as those of a power of two of bytes apart do.
+MatrixView CopyOfColumns(const MatrixView& all, int64_t begin, int64_t count,
+                         std::vector<float>* memory) {
+  const int64_t row_step = RoundedUp(count) + kAlign;
+  memory->resize(std::max(memory->size(), static_cast<size_t>(all.rows * row_step)));
+  for (int64_t r = 0; r < all.rows; ++r) {
+    std::copy_n(all.data + r * all.row_step + begin, count, memory->data() + r * row_step);
+  }
+  return {memory->data(), all.rows, count, row_step, 1};
+}
+
+}  // namespace
+
+bool IsFewRowsLinear(const at::Tensor& x_RD, const at::Tensor& weight_VD) {
+  if (x_RD.scalar_type() != at::kFloat || weight_VD.scalar_type() != at::kFloat) return false;
+  const int64_t rows = x_RD.size(0), outputs = weight_VD.size(0), width = weight_VD.size(1);
+  if (rows < 1 || rows > kMostRows || outputs % kAlign != 0 || outputs * width < kLargeMatrix)
+    return false;
+  if (!x_RD.is_contiguous() || !weight_VD.is_contiguous()) return false;
+  const MatrixView x = MatrixView::Of(x_RD), weight = MatrixView::Of(weight_VD);
+  const MatrixView result = {nullptr, rows, outputs, outputs, 1};
+  return FitsSmallGemm(result, x, weight.Transposed()) && FitsSmallGemm(x, result, weight);
+}
+
+at::Tensor FewRowsLinear(const at::Tensor& x_RD, const at::Tensor& weight_VD,
+                         const at::Tensor& bias_V) {
+  const int64_t rows = x_RD.size(0), outputs = weight_VD.size(0), width = weight_VD.size(1);
+  const at::Tensor y_RV = at::empty({rows, outputs}, x_RD.options().requires_grad(false));
+  const MatrixView x = MatrixView::Of(x_RD), weight = MatrixView::Of(weight_VD),
+                   y = MatrixView::Of(y_RV);
+  const at::Tensor bias = bias_V.defined() ? bias_V.contiguous() : bias_V;
+  const int64_t step = RowsOfSlice(width);
+  SideBySide((outputs + step - 1) / step, [&](int64_t slice) {
+    const int64_t begin = slice * step, count = std::min(step, outputs - begin);
+    const MatrixView out = y.Block(0, begin, rows, count);
+    for (int64_t r = 0; bias.defined() && r < rows; ++r) {
+      std::copy_n(bias.const_data_ptr<float>() + begin, count, out.data + r * out.row_step);
+    }
+    SmallGemm(out, x, weight.Block(begin, 0, count, width).Transposed(), bias.defined());
+  });
+  return y_RV;
+}
+
+at::Tensor FewRowsLinearBackward(const at::Tensor& grad_RV, const at::Tensor& x_RD,
+                                 const at::Tensor& weight_VD, bool needs_grad_x,
+                                 const at::Tensor& grad_weight_VD) {
+  const int64_t rows = x_RD.size(0), outputs = weight_VD.size(0), width = weight_VD.size(1);
+  const at::TensorOptions options = x_RD.options().requires_grad(false);
+  const at::Tensor grad_x_PRD =
+      needs_grad_x ? at::zeros({kParts, rows, width}, options) : at::Tensor();
+  const MatrixView grad = MatrixView::Of(grad_RV), x = MatrixView::Of(x_RD),
+                   weight = MatrixView::Of(weight_VD);
+  const int64_t step = RoundedUp((outputs + kParts - 1) / kParts);
+  SideBySide(kParts, [&](int64_t part) {
+    std::vector<float> memory;
+    const int64_t end = std::min((part + 1) * step, outputs);
+    ForEachSlice(part * step, end, width, [&](int64_t v, int64_t count) {
+      const MatrixView grad_slice = CopyOfColumns(grad, v, count, &memory);
+      if (needs_grad_x) {
+        SmallGemm(MatrixView::Of(grad_x_PRD.select(0, part)), grad_slice,
+                  weight.Block(v, 0, count, width), /*add=*/true);
+      }
+      if (grad_weight_VD.defined()) {
+        SmallGemm(MatrixView::Of(grad_weight_VD).Block(v, 0, count, width), grad_slice.Transposed(),
+                  x, /*add=*/true);
+      }
+    });
+  });
+  return needs_grad_x ? at::sum(grad_x_PRD, 0) : at::Tensor();
+}
+
+}  // namespace hypermoe
