@@ -39,7 +39,9 @@ HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const Matri
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      sum[r][v] = add ? At(c.data + r * c.row_step + v * kLanes) : Lanes{};
+      // Here by the time it is written.
+      __builtin_prefetch(c.data + r * c.row_step + v * kLanes, /*rw=*/1);
+      sum[r][v] = Lanes{};
     }
   }
   for (int64_t k = 0; k < a.columns; ++k) {
@@ -56,7 +58,10 @@ HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const Matri
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) At(c.data + r * c.row_step + v * kLanes) = sum[r][v];
+    for (int v = 0; v < kVectors; ++v) {
+      Lanes& out = At(c.data + r * c.row_step + v * kLanes);
+      out = add ? out + sum[r][v] : sum[r][v];
+    }
   }
 }
 
