@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "kernels/matrix_product.h"
+#include "kernels/optional_tensor.h"
 #include "kernels/small_ffn.h"
 #include "kernels/weight_gradient.h"
 
@@ -108,12 +109,9 @@ class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> 
                             const std::optional<at::Tensor>& down_bias,
                             const std::vector<int64_t>& rows_per_group, int64_t activation) {
     const at::ScalarType dtype = x.scalar_type();
-    const auto cast_bias = [&](const std::optional<at::Tensor>& bias) {
-      return bias.has_value() ? bias->to(dtype) : at::Tensor();
-    };
     const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype);
     const Pieces pre =
-        GroupedLinear(Cut(x, rows_per_group), up_cast, cast_bias(up_bias), rows_per_group);
+        GroupedLinear(Cut(x, rows_per_group), up_cast, Cast(up_bias, dtype), rows_per_group);
     Pieces hidden;
     for (const at::Tensor& rows : pre) {
       hidden.push_back(Activate(rows, static_cast<Activation>(activation)));
@@ -126,7 +124,7 @@ class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> 
     ctx->saved_data["activation"] = activation;
     ctx->saved_data["up_bias"] = up_bias.has_value() && up_bias->requires_grad();
     ctx->saved_data["down_bias"] = down_bias.has_value() && down_bias->requires_grad();
-    return Join(GroupedLinear(hidden, down_cast, cast_bias(down_bias), rows_per_group),
+    return Join(GroupedLinear(hidden, down_cast, Cast(down_bias, dtype), rows_per_group),
                 down.size(-1), x.options());
   }
 
@@ -172,13 +170,8 @@ at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_p
               "GroupedFfn: give both biases or none");
   if (IsSmallFfn(rows_per_group, weights))
     return SmallFfn(x_RD, rows_per_group, weights, activation);
-  // Autograd takes an absent input as an empty optional, not as an undefined tensor.
-  std::optional<at::Tensor> up_bias, down_bias;
-  if (weights.up_GF.defined()) {
-    up_bias = weights.up_GF;
-    down_bias = weights.down_GD;
-  }
-  return GroupedFfnFunction::apply(x_RD.contiguous(), up, up_bias, down, down_bias, rows_per_group,
+  return GroupedFfnFunction::apply(x_RD.contiguous(), up, OptionalTensor(weights.up_GF), down,
+                                   OptionalTensor(weights.down_GD), rows_per_group,
                                    static_cast<int64_t>(activation));
 }
 

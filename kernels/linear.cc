@@ -8,6 +8,7 @@
 
 #include "kernels/few_rows_linear.h"
 #include "kernels/matrix_product.h"
+#include "kernels/optional_tensor.h"
 #include "kernels/weight_gradient.h"
 
 namespace hypermoe {
@@ -26,7 +27,7 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     ctx->saved_data["transposed"] = transposed;
     if (bias.has_value() && bias->requires_grad())
       ctx->saved_data["bias_dtype"] = static_cast<int64_t>(bias->scalar_type());
-    const at::Tensor bias_cast = bias.has_value() ? bias->to(x.scalar_type()) : at::Tensor();
+    const at::Tensor bias_cast = Cast(bias, x.scalar_type());
     if (transposed && IsFewRowsLinear(x, weight)) return FewRowsLinear(x, weight, bias_cast);
     return MatrixProduct(x, transposed ? cast.t() : cast, bias_cast);
   }
@@ -69,21 +70,16 @@ class EmbeddingRowsFunction : public torch::autograd::Function<EmbeddingRowsFunc
   }
 };
 
-// Autograd takes an absent input as an empty optional, not as an undefined tensor.
-std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
-}
-
 }  // namespace
 
 at::Tensor Linear(const at::Tensor& x_RD, const at::Tensor& weight_DE, const at::Tensor& bias_E) {
-  return LinearFunction::apply(x_RD.contiguous(), weight_DE, Optional(bias_E),
+  return LinearFunction::apply(x_RD.contiguous(), weight_DE, OptionalTensor(bias_E),
                                /*transposed=*/false);
 }
 
 at::Tensor LinearTransposed(const at::Tensor& x_RD, const at::Tensor& weight_VD,
                             const at::Tensor& bias_V) {
-  return LinearFunction::apply(x_RD.contiguous(), weight_VD, Optional(bias_V),
+  return LinearFunction::apply(x_RD.contiguous(), weight_VD, OptionalTensor(bias_V),
                                /*transposed=*/true);
 }
 

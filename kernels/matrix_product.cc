@@ -9,6 +9,8 @@
 #include <optional>
 #include <string_view>
 
+#include "kernels/optional_tensor.h"
+
 namespace hypermoe {
 namespace {
 
@@ -40,8 +42,7 @@ at::Tensor OneDnnLinear(const at::Tensor& x, const at::Tensor& w, const at::Tens
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
                              .typed<Signature>();
-  return op.call(x, w, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt, "none",
-                 c10::List<std::optional<at::Scalar>>(), "");
+  return op.call(x, w, OptionalTensor(bias), "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "kernels/activation.h"
+#include "kernels/optional_tensor.h"
 #include "kernels/side_by_side.h"
 #include "kernels/small_gemm.h"
 #include "kernels/weight_gradient.h"
@@ -109,8 +110,7 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
                             const std::vector<int64_t>& rows_per_group, int64_t activation) {
     const at::ScalarType dtype = at::promote_types(x.scalar_type(), up.scalar_type());
     const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype);
-    const at::Tensor up_bias_cast = up_bias.has_value() ? up_bias->to(dtype) : at::Tensor();
-    const at::Tensor down_bias_cast = down_bias.has_value() ? down_bias->to(dtype) : at::Tensor();
+    const at::Tensor up_bias_cast = Cast(up_bias, dtype), down_bias_cast = Cast(down_bias, dtype);
     const auto bias_of = [](const at::Tensor& biases, const Piece& piece) {
       return biases.defined() ? OfGroup(biases, piece) : at::Tensor();
     };
@@ -182,14 +182,9 @@ bool IsSmallFfn(const std::vector<int64_t>& rows_per_group, const GroupedFfnWeig
 
 at::Tensor SmallFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
                     const GroupedFfnWeights& weights, Activation activation) {
-  // Autograd takes an absent input as an empty optional, not as an undefined tensor.
-  std::optional<at::Tensor> up_bias, down_bias;
-  if (weights.up_GF.defined()) {
-    up_bias = weights.up_GF;
-    down_bias = weights.down_GD;
-  }
-  return SmallFfnFunction::apply(x_RD.contiguous(), weights.up_GDF, up_bias, weights.down_GFD,
-                                 down_bias, rows_per_group, static_cast<int64_t>(activation));
+  return SmallFfnFunction::apply(x_RD.contiguous(), weights.up_GDF, OptionalTensor(weights.up_GF),
+                                 weights.down_GFD, OptionalTensor(weights.down_GD), rows_per_group,
+                                 static_cast<int64_t>(activation));
 }
 
 }  // namespace hypermoe
