@@ -22,8 +22,8 @@ bool HasAvx512() { return false; }
 constexpr int kLanes = 16;
 using Lanes [[gnu::vector_size(4 * kLanes), gnu::aligned(4), gnu::may_alias]] = float;
 
-// Vectors of a row that are worked on at once, and the rows that go with so many: sums of 24 or 8
-// vectors stay in the 32 registers, and there are more of them than a multiply-add takes cycles.
+// Vectors of a row that are worked on at once, and the rows that go with so many: sums of 24, 16 or
+// 8 vectors stay in the 32 registers, and there are more of them than a multiply-add takes cycles.
 constexpr int kMostVectors = 4;
 template <int kVectors>
 constexpr int kMostRows = kVectors == kMostVectors ? 6 : 8;
