@@ -28,11 +28,21 @@ int64_t RowsOfSlice(int64_t width) {
   return RoundedUp(std::max<int64_t>(kSliceElements / width, 1));
 }
 
-// Calls body(first row, rows) for the slices of rows begin to end.
+// Calls body(part, first row, rows) for the slices of all rows: each part's in order, parts side by
+// side.
 template <typename Body>
-void ForEachSlice(int64_t begin, int64_t end, int64_t width, const Body& body) {
-  const int64_t step = RowsOfSlice(width);
-  for (int64_t v = begin; v < end; v += step) body(v, std::min(step, end - v));
+void ForEachSlice(int64_t rows, int64_t width, const Body& body) {
+  const int64_t in_part = RoundedUp((rows + kParts - 1) / kParts), step = RowsOfSlice(width);
+  SideBySide(kParts, [&](int64_t part) {
+    const int64_t end = std::min((part + 1) * in_part, rows);
+    for (int64_t v = part * in_part; v < end; v += step) body(part, v, std::min(step, end - v));
+  });
+}
+
+// What follows rows [begin, begin + count), as much of it as they are.
+Ahead NextSlice(const MatrixView& all, int64_t begin, int64_t count) {
+  const int64_t next = begin + count;
+  return {all.data + next * all.row_step, std::min(count, all.rows - next) * all.columns};
 }
 
 // Columns [begin, begin + count) of `all`, with rows that do not meet in the same sets of a cache,
@@ -67,14 +77,13 @@ at::Tensor FewRowsLinear(const at::Tensor& x_RD, const at::Tensor& weight_VD,
   const MatrixView x = MatrixView::Of(x_RD), weight = MatrixView::Of(weight_VD),
                    y = MatrixView::Of(y_RV);
   const at::Tensor bias = bias_V.defined() ? bias_V.contiguous() : bias_V;
-  const int64_t step = RowsOfSlice(width);
-  SideBySide((outputs + step - 1) / step, [&](int64_t slice) {
-    const int64_t begin = slice * step, count = std::min(step, outputs - begin);
+  ForEachSlice(outputs, width, [&](int64_t, int64_t begin, int64_t count) {
     const MatrixView out = y.Block(0, begin, rows, count);
     for (int64_t r = 0; bias.defined() && r < rows; ++r) {
       std::copy_n(bias.const_data_ptr<float>() + begin, count, out.data + r * out.row_step);
     }
-    SmallGemm(out, x, weight.Block(begin, 0, count, width).Transposed(), bias.defined());
+    SmallGemm(out, x, weight.Block(begin, 0, count, width).Transposed(), bias.defined(),
+              NextSlice(weight, begin, count));
   });
   return y_RV;
 }
@@ -88,21 +97,19 @@ at::Tensor FewRowsLinearBackward(const at::Tensor& grad_RV, const at::Tensor& x_
       needs_grad_x ? at::zeros({kParts, rows, width}, options) : at::Tensor();
   const MatrixView grad = MatrixView::Of(grad_RV), x = MatrixView::Of(x_RD),
                    weight = MatrixView::Of(weight_VD);
-  const int64_t step = RoundedUp((outputs + kParts - 1) / kParts);
-  SideBySide(kParts, [&](int64_t part) {
-    std::vector<float> memory;
-    const int64_t end = std::min((part + 1) * step, outputs);
-    ForEachSlice(part * step, end, width, [&](int64_t v, int64_t count) {
-      const MatrixView grad_slice = CopyOfColumns(grad, v, count, &memory);
-      if (needs_grad_x) {
-        SmallGemm(MatrixView::Of(grad_x_PRD.select(0, part)), grad_slice,
-                  weight.Block(v, 0, count, width), /*add=*/true);
-      }
-      if (grad_weight_VD.defined()) {
-        SmallGemm(MatrixView::Of(grad_weight_VD).Block(v, 0, count, width), grad_slice.Transposed(),
-                  x, /*add=*/true);
-      }
-    });
+  ForEachSlice(outputs, width, [&](int64_t part, int64_t begin, int64_t count) {
+    static thread_local std::vector<float> memory;
+    const MatrixView grad_slice = CopyOfColumns(grad, begin, count, &memory);
+    if (needs_grad_x) {
+      SmallGemm(MatrixView::Of(grad_x_PRD.select(0, part)), grad_slice,
+                weight.Block(begin, 0, count, width), /*add=*/true,
+                NextSlice(weight, begin, count));
+    }
+    if (grad_weight_VD.defined()) {
+      const MatrixView sum = MatrixView::Of(grad_weight_VD);
+      SmallGemm(sum.Block(begin, 0, count, width), grad_slice.Transposed(), x, /*add=*/true,
+                NextSlice(sum, begin, count));
+    }
   });
   return needs_grad_x ? at::sum(grad_x_PRD, 0) : at::Tensor();
 }

@@ -65,11 +65,18 @@ bool Fits(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b) {
          FitsSmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b));
 }
 
+// To be fetched during a product because the next one needs it.
+Ahead AheadOf(const at::Tensor& next) {
+  if (next.scalar_type() != at::kFloat || !next.is_contiguous()) return {};
+  return {next.const_data_ptr<float>(), next.numel()};
+}
+
 // c = a b (+ bias), by this thread.
-void Multiply(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {
+void Multiply(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
+              Ahead ahead) {
   if (Fits(c, a, b)) {
     if (bias.defined()) c.copy_(bias.expand_as(c));
-    SmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b), bias.defined());
+    SmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b), bias.defined(), ahead);
   } else if (bias.defined()) {
     at::addmm_out(c, bias, a, b);
   } else {
@@ -78,20 +85,21 @@ void Multiply(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const at::
 }
 
 // out = in matrix (+ bias); `out` may have another dtype.
-void Product(at::Tensor out, const at::Tensor& in, const at::Tensor& matrix,
-             const at::Tensor& bias = {}) {
-  if (out.scalar_type() == in.scalar_type()) return Multiply(out, in, matrix, bias);
+void Product(at::Tensor out, const at::Tensor& in, const at::Tensor& matrix, const at::Tensor& bias,
+             Ahead ahead = {}) {
+  if (out.scalar_type() == in.scalar_type()) return Multiply(out, in, matrix, bias, ahead);
   const at::Tensor exact = at::empty(out.sizes(), in.options());
-  Multiply(exact, in, matrix, bias);
+  Multiply(exact, in, matrix, bias, ahead);
   out.copy_(exact);
 }
 
 // sum += in^T grad; `sum` may have a wider dtype.
-void AddProduct(at::Tensor sum, const at::Tensor& in, const at::Tensor& grad) {
+void AddProduct(at::Tensor sum, const at::Tensor& in, const at::Tensor& grad, Ahead ahead = {}) {
   if (sum.scalar_type() != in.scalar_type()) {
     sum.add_(at::mm(in.t(), grad));
   } else if (Fits(sum, in.t(), grad)) {
-    SmallGemm(MatrixView::Of(sum), MatrixView::Of(in.t()), MatrixView::Of(grad), /*add=*/true);
+    SmallGemm(MatrixView::Of(sum), MatrixView::Of(in.t()), MatrixView::Of(grad), /*add=*/true,
+              ahead);
   } else {
     at::addmm_out(sum, sum, in.t(), grad);
   }
@@ -118,7 +126,7 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
                      hidden = at::empty_like(pre), y = at::empty_like(x);
     ForEachPiece(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
       Product(RowsOf(pre, piece), RowsOf(x, piece).to(dtype), OfGroup(up_cast, piece),
-              bias_of(up_bias_cast, piece));
+              bias_of(up_bias_cast, piece), AheadOf(OfGroup(down_cast, piece)));
       ActivateInto(RowsOf(hidden, piece), RowsOf(pre, piece), static_cast<Activation>(activation));
       Product(RowsOf(y, piece), RowsOf(hidden, piece), OfGroup(down_cast, piece),
               bias_of(down_bias_cast, piece));
@@ -142,9 +150,10 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
     const at::Tensor grad_x = x.requires_grad() ? at::empty_like(x) : at::Tensor();
     ForEachPiece(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
       at::Tensor rows = RowsOf(grad_pre, piece);
-      Product(rows, RowsOf(grad, piece).to(dtype), OfGroup(down_cast, piece).t());
+      Product(rows, RowsOf(grad, piece).to(dtype), OfGroup(down_cast, piece).t(), {},
+              AheadOf(OfGroup(up_cast, piece)));
       ActivateBackwardInto(rows, rows, RowsOf(pre, piece), activation);
-      if (grad_x.defined()) Product(RowsOf(grad_x, piece), rows, OfGroup(up_cast, piece).t());
+      if (grad_x.defined()) Product(RowsOf(grad_x, piece), rows, OfGroup(up_cast, piece).t(), {});
     });
     // A group's sums over its rows stay in one piece: in row order, and written by one thread.
     const WeightGradient grad_up(up), grad_down(down);

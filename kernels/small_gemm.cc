@@ -32,8 +32,8 @@ Lanes& At(float* p) { return *reinterpret_cast<Lanes*>(p); }
 
 // kRows rows of c from its first kVectors vectors on.
 template <int kRows, int kVectors>
-HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                           bool add) {
+HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool add,
+                           Ahead* ahead) {
   Lanes sum[kRows][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -44,7 +44,11 @@ HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const Matri
       sum[r][v] = Lanes{};
     }
   }
+  // A cache line of what is ahead with every k; where nothing is, one that is here already.
+  const float* fetched = ahead->count > 0 ? ahead->begin : c.data;
+  const int64_t fetched_step = ahead->count > 0 ? kLanes : 0;
   for (int64_t k = 0; k < a.columns; ++k) {
+    __builtin_prefetch(fetched + k * fetched_step);
     const float* a_k = a.data + k * a.column_step;
     float* b_k = b.data + k * b.row_step;
 #pragma GCC unroll 8
@@ -63,42 +67,45 @@ HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const Matri
       out = add ? out + sum[r][v] : sum[r][v];
     }
   }
+  ahead->begin += a.columns * fetched_step;
+  ahead->count -= a.columns * fetched_step;
 }
 
 // The last rows of c, at most kRows.
 template <int kRows, int kVectors>
 HYPERMOE_INLINED void LastRows(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                               bool add) {
+                               bool add, Ahead* ahead) {
   if (c.rows == kRows) {
-    Tile<kRows, kVectors>(c, a, b, add);
+    Tile<kRows, kVectors>(c, a, b, add, ahead);
   } else if constexpr (kRows > 1) {
-    LastRows<kRows - 1, kVectors>(c, a, b, add);
+    LastRows<kRows - 1, kVectors>(c, a, b, add, ahead);
   }
 }
 
 // All rows of c; its first kVectors vectors.
 template <int kVectors>
-HYPERMOE_INLINED void Columns(MatrixView c, MatrixView a, const MatrixView& b, bool add) {
+HYPERMOE_INLINED void Columns(MatrixView c, MatrixView a, const MatrixView& b, bool add,
+                              Ahead* ahead) {
   constexpr int kRows = kMostRows<kVectors>;
   while (c.rows > kRows) {
-    Tile<kRows, kVectors>(c, a, b, add);
+    Tile<kRows, kVectors>(c, a, b, add, ahead);
     c = c.Block(kRows, 0, c.rows - kRows, c.columns);
     a = a.Block(kRows, 0, a.rows - kRows, a.columns);
   }
-  LastRows<kRows, kVectors>(c, a, b, add);
+  LastRows<kRows, kVectors>(c, a, b, add, ahead);
 }
 
 HYPERMOE_AVX512 void Columns4(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                              bool add) {
-  Columns<4>(c, a, b, add);
+                              bool add, Ahead* ahead) {
+  Columns<4>(c, a, b, add, ahead);
 }
 HYPERMOE_AVX512 void Columns2(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                              bool add) {
-  Columns<2>(c, a, b, add);
+                              bool add, Ahead* ahead) {
+  Columns<2>(c, a, b, add, ahead);
 }
 HYPERMOE_AVX512 void Columns1(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                              bool add) {
-  Columns<1>(c, a, b, add);
+                              bool add, Ahead* ahead) {
+  Columns<1>(c, a, b, add, ahead);
 }
 
 // to[j, i] = from[i, j] for 16 x 16 elements: four times, the rows of both halves are dealt into
@@ -151,14 +158,17 @@ bool FitsSmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b
          (b.column_step == 1 || (b.row_step == 1 && b.rows % kLanes == 0));
 }
 
-void SmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool add) {
+void SmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool add,
+               Ahead ahead) {
   for (int64_t n = 0, width = 0; n < c.columns; n += width) {
     const int64_t vectors = std::min<int64_t>((c.columns - n) / kLanes, kMostVectors);
     width = (vectors == 3 ? 2 : vectors) * kLanes;
     const MatrixView c_n = c.Block(0, n, c.rows, width);
     MatrixView b_n = b.Block(0, n, b.rows, width);
     if (b.column_step != 1) b_n = Untransposed(b_n);
-    (width == 4 * kLanes ? Columns4 : width == 2 * kLanes ? Columns2 : Columns1)(c_n, a, b_n, add);
+    (width == 4 * kLanes   ? Columns4
+     : width == 2 * kLanes ? Columns2
+                           : Columns1)(c_n, a, b_n, add, &ahead);
   }
 }
 

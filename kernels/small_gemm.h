@@ -31,8 +31,15 @@ struct MatrixView {
 // has a multiple of 16 rows. a may be anything.
 bool FitsSmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b);
 
+// Memory that is needed after a product: it is fetched meanwhile.
+struct Ahead {
+  const float* begin = nullptr;
+  int64_t count = 0;
+};
+
 // c [M,N] = a [M,K] b [K,N], or += with `add`; they fit, and c overlaps neither a nor b. An
 // element is summed in the order of k with fused multiply-add, whatever M and N are.
-void SmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool add);
+void SmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool add,
+               Ahead ahead = {});
 
 }  // namespace hypermoe
