@@ -19,7 +19,8 @@ constexpr int64_t kLargeMatrix = int64_t{1} << 19;  // elements
 // gradient and the gradients that it meets.
 constexpr int64_t kSliceElements = int64_t{1} << 14;
 constexpr int64_t kAlign = 16;  // SmallGemm wants multiples of it
-// A gradient of x is summed up in so many parts, whatever the number of threads is.
+// So many parts are worked on side by side, and each has its own sum for the gradient of x,
+// whatever the number of threads is.
 constexpr int64_t kParts = 16;
 
 int64_t RoundedUp(int64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }

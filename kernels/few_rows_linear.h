@@ -19,7 +19,8 @@ at::Tensor FewRowsLinear(const at::Tensor& x_RD, const at::Tensor& weight_VD,
                          const at::Tensor& bias_V);
 
 // From the gradient of the result: returns that of x if it is needed, else an undefined tensor, and
-// adds that of the weight to grad_weight if it is defined. The same bits for any number of threads.
+// adds that of the weight to grad_weight if it is defined. All without gaps in memory. The same
+// bits for any number of threads.
 at::Tensor FewRowsLinearBackward(const at::Tensor& grad_RV, const at::Tensor& x_RD,
                                  const at::Tensor& weight_VD, bool needs_grad_x,
                                  const at::Tensor& grad_weight_VD);
