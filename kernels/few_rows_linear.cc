@@ -20,7 +20,8 @@ constexpr int64_t kLargeMatrix = int64_t{1} << 19;  // elements
 constexpr int64_t kSliceElements = int64_t{1} << 14;
 constexpr int64_t kAlign = 16;  // SmallGemm wants multiples of it
 // So many parts are worked on side by side, and each has its own sum for the gradient of x,
-// whatever the number of threads is.
+// whatever the number of threads is. With 64 it takes 4 to 10 % longer: what is ahead is fetched
+// within a part.
 constexpr int64_t kParts = 16;
 
 int64_t RoundedUp(int64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
