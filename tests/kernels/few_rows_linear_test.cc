@@ -1,8 +1,6 @@
 #include "kernels/few_rows_linear.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
@@ -12,21 +10,12 @@
 #include <string>
 #include <vector>
 
-#include "kernels/keyed_random.h"
 #include "kernels/linear.h"
+#include "tests/support/random_tensor.h"
+#include "tests/support/threads_scope.h"
 
 namespace hypermoe {
 namespace {
-
-at::Tensor Random(at::IntArrayRef shape, const std::string& name) {
-  at::Tensor tensor = at::empty(shape, at::kFloat);
-  FillNormal(tensor, RandomKey{1, 0}.Derive(name), 1.0);
-  return tensor;
-}
-
-double RelativeError(const at::Tensor& actual, const at::Tensor& exact) {
-  return ((actual.to(at::kDouble) - exact).abs().max() / exact.abs().max()).item<double>();
-}
 
 struct Sizes {
   int64_t rows, outputs, width;
@@ -43,14 +32,13 @@ class FewRowsLinearTest : public testing::TestWithParam<Sizes> {
 // Through LinearTransposed, as it is used, against float64.
 TEST_P(FewRowsLinearTest, EqualsFloat64WithItsGradients) {
   const auto [rows, outputs, width] = GetParam();
-  const at::Tensor weight = Random({outputs, width}, "weight").set_requires_grad(true);
-  const at::Tensor grad = Random({rows, outputs}, "grad");
-  ASSERT_TRUE(IsFewRowsLinear(Random({rows, width}, "x"), weight));
+  const at::Tensor weight = Leaf({outputs, width}, "weight", at::kFloat);
+  const at::Tensor grad = Random({rows, outputs}, "grad", at::kFloat);
+  ASSERT_TRUE(IsFewRowsLinear(Random({rows, width}, "x", at::kFloat), weight));
   for (const bool has_bias : {false, true}) {
     for (const bool in_place : {false, true}) {
-      const at::Tensor x = Random({rows, width}, "x").set_requires_grad(true);
-      const at::Tensor bias =
-          has_bias ? Random({outputs}, "bias").set_requires_grad(true) : at::Tensor();
+      const at::Tensor x = Leaf({rows, width}, "x", at::kFloat);
+      const at::Tensor bias = has_bias ? Leaf({outputs}, "bias", at::kFloat) : at::Tensor();
       weight.mutable_grad() = in_place ? at::ones_like(weight) : at::Tensor();
       const at::Tensor y = LinearTransposed(x, weight, bias);
       y.backward(grad);
@@ -79,12 +67,12 @@ INSTANTIATE_TEST_SUITE_P(One, FewRowsLinearDetailsTest, testing::Values(Sizes{20
 
 TEST_P(FewRowsLinearDetailsTest, IsTheSameForAnyNumberOfThreads) {
   const auto [rows, outputs, width] = GetParam();
-  const at::Tensor x = Random({rows, width}, "x"), weight = Random({outputs, width}, "weight"),
-                   grad = Random({rows, outputs}, "grad");
-  const int before = at::get_num_threads();
+  const at::Tensor x = Random({rows, width}, "x", at::kFloat),
+                   weight = Random({outputs, width}, "weight", at::kFloat),
+                   grad = Random({rows, outputs}, "grad", at::kFloat);
   std::vector<at::Tensor> y, grad_x, grad_weight;
   for (const int threads : {1, 2, 3, 4}) {
-    at::set_num_threads(threads);
+    const ThreadsScope scope(threads);
     y.push_back(FewRowsLinear(x, weight, {}));
     grad_weight.push_back(at::zeros_like(weight));
     grad_x.push_back(FewRowsLinearBackward(grad, x, weight, true, grad_weight.back()));
@@ -92,13 +80,13 @@ TEST_P(FewRowsLinearDetailsTest, IsTheSameForAnyNumberOfThreads) {
     EXPECT_TRUE(grad_x.back().equal(grad_x[0])) << threads;
     EXPECT_TRUE(grad_weight.back().equal(grad_weight[0])) << threads;
   }
-  at::set_num_threads(before);
 }
 
 TEST_P(FewRowsLinearDetailsTest, GivesTheGradientsThatAreNeeded) {
   const auto [rows, outputs, width] = GetParam();
-  const at::Tensor x = Random({rows, width}, "x"), weight = Random({outputs, width}, "weight"),
-                   grad = Random({rows, outputs}, "grad"), sum = at::zeros_like(weight);
+  const at::Tensor x = Random({rows, width}, "x", at::kFloat),
+                   weight = Random({outputs, width}, "weight", at::kFloat),
+                   grad = Random({rows, outputs}, "grad", at::kFloat), sum = at::zeros_like(weight);
   EXPECT_FALSE(FewRowsLinearBackward(grad, x, weight, false, sum).defined());
   EXPECT_TRUE(sum.ne(0).any().item<bool>());
   const at::Tensor both = FewRowsLinearBackward(grad, x, weight, true, sum);

@@ -15,29 +15,12 @@
 
 #include "kernels/cross_entropy.h"
 #include "kernels/grouped_ffn.h"
-#include "kernels/keyed_random.h"
 #include "kernels/matrix_product.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/random_tensor.h"
 
 namespace hypermoe {
 namespace {
-
-at::Tensor Random(at::IntArrayRef shape, const std::string& name,
-                  at::ScalarType dtype = at::kDouble) {
-  at::Tensor tensor = at::empty(shape, at::kDouble);
-  FillNormal(tensor, RandomKey{1, 0}.Derive(name), 1.0);
-  return tensor.to(dtype);
-}
-
-at::Tensor Leaf(at::IntArrayRef shape, const std::string& name,
-                at::ScalarType dtype = at::kDouble) {
-  return Random(shape, name, dtype).set_requires_grad(true);
-}
-
-double RelativeError(const at::Tensor& actual, const at::Tensor& expected) {
-  const at::Tensor exact = expected.to(at::kDouble);
-  return ((actual.to(at::kDouble) - exact).abs().max() / exact.abs().max()).item<double>();
-}
 
 // Both libraries, all strides, against float64: large products take oneDNN, small ones and those
 // with gaps in memory MKL.

@@ -1,6 +1,5 @@
 #include "kernels/side_by_side.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
@@ -9,19 +8,13 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/threads_scope.h"
+
 namespace hypermoe {
 namespace {
 
-class SideBySideTest : public testing::Test {
- protected:
-  SideBySideTest() { at::set_num_threads(2); }
-  ~SideBySideTest() override { at::set_num_threads(before_); }
-
- private:
-  int before_ = at::get_num_threads();
-};
-
-TEST_F(SideBySideTest, MakesEveryPieceOnceWithoutAutograd) {
+TEST(SideBySideTest, MakesEveryPieceOnceWithoutAutograd) {
+  const ThreadsScope threads(2);
   std::vector<int> made(1000, 0);
   std::atomic<int> with_autograd = 0;
   SideBySide(1000, [&](int64_t i) {
@@ -36,7 +29,8 @@ TEST_F(SideBySideTest, MakesEveryPieceOnceWithoutAutograd) {
 
 // Two pieces that wait for each other end only if two threads are at work. LibTorch's loop, which
 // other kernels use directly, takes one where a program is built without OpenMP.
-TEST_F(SideBySideTest, TakesSeveralThreads) {
+TEST(SideBySideTest, TakesSeveralThreads) {
+  const ThreadsScope threads(2);
   std::atomic<int> started = 0, met = 0;
   SideBySide(2, [&](int64_t) {
     ++started;

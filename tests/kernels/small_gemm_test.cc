@@ -7,18 +7,10 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include <string>
-
-#include "kernels/keyed_random.h"
+#include "tests/support/random_tensor.h"
 
 namespace hypermoe {
 namespace {
-
-at::Tensor Random(at::IntArrayRef shape, const std::string& name) {
-  at::Tensor tensor = at::empty(shape, at::kFloat);
-  FillNormal(tensor, RandomKey{1, 0}.Derive(name), 1.0);
-  return tensor;
-}
 
 at::Tensor Exact(const at::Tensor& a, const at::Tensor& b) {
   return at::matmul(a.to(at::kDouble), b.to(at::kDouble));
@@ -43,11 +35,11 @@ class SmallGemmTest : public testing::Test {
   static void Check(int64_t m, int64_t n, int64_t k, bool a_turned, bool b_turned) {
     SCOPED_TRACE(testing::Message() << m << " x " << n << " x " << k << (a_turned ? ", a^T" : "")
                                     << (b_turned ? ", b^T" : ""));
-    const at::Tensor a = a_turned ? Random({k, m + 3}, "a").narrow(1, 2, m).t()
-                                  : Random({m, k + 3}, "a").narrow(1, 2, k);
-    const at::Tensor b = b_turned ? Random({n, k + 5}, "b").narrow(1, 1, k).t()
-                                  : Random({k, n + 5}, "b").narrow(1, 1, n);
-    const at::Tensor before = Random({m + 1, n + 7}, "c");
+    const at::Tensor a = a_turned ? Random({k, m + 3}, "a", at::kFloat).narrow(1, 2, m).t()
+                                  : Random({m, k + 3}, "a", at::kFloat).narrow(1, 2, k);
+    const at::Tensor b = b_turned ? Random({n, k + 5}, "b", at::kFloat).narrow(1, 1, k).t()
+                                  : Random({k, n + 5}, "b", at::kFloat).narrow(1, 1, n);
+    const at::Tensor before = Random({m + 1, n + 7}, "c", at::kFloat);
     at::Tensor all = before.clone();
     const at::Tensor c = all.narrow(0, 0, m).narrow(1, 4, n);
     ASSERT_TRUE(Fits(c, a, b));
@@ -88,7 +80,7 @@ TEST_F(SmallGemmTest, SumOfNothingIsZero) {
 
 // A row of a result is the same whichever rows are computed with it: pieces may be cut anywhere.
 TEST_F(SmallGemmTest, RowsDoNotDependOnTheirNeighbours) {
-  const at::Tensor a = Random({23, 96}, "a"), b = Random({96, 80}, "b");
+  const at::Tensor a = Random({23, 96}, "a", at::kFloat), b = Random({96, 80}, "b", at::kFloat);
   const at::Tensor all = at::zeros({23, 80}), one = at::zeros({23, 80});
   SmallGemm(MatrixView::Of(all), MatrixView::Of(a), MatrixView::Of(b), false);
   for (int64_t row = 0; row < 23; ++row) {

@@ -1,12 +1,13 @@
 #include "parallel/gradient_norm.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
+
+#include "tests/support/threads_scope.h"
 
 namespace hypermoe {
 namespace {
@@ -60,13 +61,11 @@ TEST(GlobalGradientNormTest, HasTheSameBitsForEveryNumberOfThreads) {
   std::vector<Parameter> parameters = Parameters(500001, 1, at::kFloat);
   const std::vector<FlatBuffer> buffers = MakeFlatBuffers(parameters);
   FillGradients(buffers);
-  const int threads = at::get_num_threads();
-  at::set_num_threads(1);
-  const double one = Norm(buffers);
-  at::set_num_threads(3);
-  const double three = Norm(buffers);
-  at::set_num_threads(threads);
-  EXPECT_EQ(one, three);
+  const auto with_threads = [&](int threads) {
+    const ThreadsScope scope(threads);
+    return Norm(buffers);
+  };
+  EXPECT_EQ(with_threads(1), with_threads(3));
 }
 
 TEST(ClipScaleTest, ScalesToTheLargestNormOnlyWhenAboveIt) {
