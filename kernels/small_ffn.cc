@@ -60,9 +60,27 @@ at::Tensor RowsOf(const at::Tensor& all, const Piece& piece) {
 
 at::Tensor OfGroup(const at::Tensor& all, const Piece& piece) { return all.select(0, piece.group); }
 
-bool Fits(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b) {
-  return c.scalar_type() == at::kFloat && a.scalar_type() == at::kFloat &&
-         FitsSmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b));
+// c = a b, or +=, by SmallGemm; false, and nothing done, if it cannot make this product.
+template <typename C, typename Factor, typename... More>
+bool TrySmallGemmOf(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add,
+                    More... more) {
+  const auto c_view = MatrixViewOf<C>::Of(c);
+  const auto a_view = MatrixViewOf<Factor>::Of(a), b_view = MatrixViewOf<Factor>::Of(b);
+  if (!FitsSmallGemm(c_view, a_view, b_view)) return false;
+  SmallGemm(c_view, a_view, b_view, add, more...);
+  return true;
+}
+
+bool TrySmallGemm(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add,
+                  Ahead ahead) {
+  const at::ScalarType sums = c.scalar_type(), factors = a.scalar_type();
+  if (factors == at::kFloat && sums == at::kFloat)
+    return TrySmallGemmOf<float, float>(c, a, b, add, ahead);
+  if (factors == at::kBFloat16 && sums == at::kFloat)
+    return TrySmallGemmOf<float, c10::BFloat16>(c, a, b, add);
+  if (factors == at::kBFloat16 && sums == at::kBFloat16)
+    return TrySmallGemmOf<c10::BFloat16, c10::BFloat16>(c, a, b, add);
+  return false;
 }
 
 // To be fetched during a product because the next one needs it.
@@ -74,10 +92,9 @@ Ahead AheadOf(const at::Tensor& next) {
 // c = a b (+ bias), by this thread.
 void Multiply(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
               Ahead ahead) {
-  if (Fits(c, a, b)) {
-    if (bias.defined()) c.copy_(bias.expand_as(c));
-    SmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b), bias.defined(), ahead);
-  } else if (bias.defined()) {
+  if (bias.defined()) c.copy_(bias.expand_as(c));
+  if (TrySmallGemm(c, a, b, /*add=*/bias.defined(), ahead)) return;
+  if (bias.defined()) {
     at::addmm_out(c, bias, a, b);
   } else {
     at::mm_out(c, a, b);
@@ -95,14 +112,17 @@ void Product(at::Tensor out, const at::Tensor& in, const at::Tensor& matrix, con
 
 // sum += in^T grad; `sum` may have a wider dtype.
 void AddProduct(at::Tensor sum, const at::Tensor& in, const at::Tensor& grad, Ahead ahead = {}) {
+  if (TrySmallGemm(sum, in.t(), grad, /*add=*/true, ahead)) return;
   if (sum.scalar_type() != in.scalar_type()) {
     sum.add_(at::mm(in.t(), grad));
-  } else if (Fits(sum, in.t(), grad)) {
-    SmallGemm(MatrixView::Of(sum), MatrixView::Of(in.t()), MatrixView::Of(grad), /*add=*/true,
-              ahead);
   } else {
     at::addmm_out(sum, sum, in.t(), grad);
   }
+}
+
+// What products are made in.
+at::ScalarType ProductType(at::ScalarType x, at::ScalarType weights) {
+  return x == at::kBFloat16 && HasBf16Gemm() ? x : at::promote_types(x, weights);
 }
 
 // Zeros in the shape and dtype of the biases that go with `weight`.
@@ -116,7 +136,7 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
                             const std::optional<at::Tensor>& up_bias, const at::Tensor& down,
                             const std::optional<at::Tensor>& down_bias,
                             const std::vector<int64_t>& rows_per_group, int64_t activation) {
-    const at::ScalarType dtype = at::promote_types(x.scalar_type(), up.scalar_type());
+    const at::ScalarType dtype = ProductType(x.scalar_type(), up.scalar_type());
     const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype);
     const at::Tensor up_bias_cast = Cast(up_bias, dtype), down_bias_cast = Cast(down_bias, dtype);
     const auto bias_of = [](const at::Tensor& biases, const Piece& piece) {

@@ -1,9 +1,9 @@
 // GroupedFfn (grouped_ffn.h) for networks so small that one thread should have a whole product:
 // HyperExperts, and the experts of small models. Groups are worked on side by side, each piece by
 // one thread from its first product to its last, and results are written where they belong, so that
-// nothing is joined afterwards. Where x and the weights differ in precision, pieces of x are made
-// as precise as the weights, not the weights like x: that is less to convert, and gradients are
-// added up in place.
+// nothing is joined afterwards. Of bfloat16 x, products are made in bfloat16 where the processor
+// can (small_gemm.h), sums of gradients in the weights' precision. Elsewhere pieces of x are made
+// as precise as the weights, not the weights like x: that is less to convert.
 //
 // tools/bench_moe_layer shows what it brings.
 #pragma once

@@ -12,9 +12,14 @@ bool HasAvx512() {
   static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma");
   return has;
 }
+bool HasAvx512Bf16() {
+  static const bool has = HasAvx512() && __builtin_cpu_supports("avx512bf16");
+  return has;
+}
 #else
 #define HYPERMOE_AVX512
 bool HasAvx512() { return false; }
+bool HasAvx512Bf16() { return false; }
 #endif
 // What is inlined into a function is compiled for its instruction set.
 #define HYPERMOE_INLINED [[gnu::always_inline]] inline
@@ -28,12 +33,45 @@ constexpr int kMostVectors = 4;
 template <int kVectors>
 constexpr int kMostRows = kVectors == kMostVectors ? 6 : 8;
 
-Lanes& At(float* p) { return *reinterpret_cast<Lanes*>(p); }
+// Two bfloat16 that are multiplied with two others at once; the first is the lower half.
+using Pair = uint32_t;
+using PairMatrixView = MatrixViewOf<Pair>;
+using PairLanes [[gnu::vector_size(4 * kLanes), gnu::aligned(2), gnu::may_alias]] = uint32_t;
+using Bf16Lanes [[gnu::vector_size(2 * kLanes), gnu::aligned(2), gnu::may_alias]] = uint16_t;
 
-// kRows rows of c from its first kVectors vectors on.
-template <int kRows, int kVectors>
-HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool add,
-                           Ahead* ahead) {
+Lanes& At(float* p) { return *reinterpret_cast<Lanes*>(p); }
+PairLanes& At(Pair* p) { return *reinterpret_cast<PairLanes*>(p); }
+Bf16Lanes& At(c10::BFloat16* p) { return *reinterpret_cast<Bf16Lanes*>(p); }
+
+HYPERMOE_INLINED float Load(const float* p) { return *p; }
+HYPERMOE_INLINED Pair Load(const Pair* p) {  // where bfloat16 stand
+  using AnyPair [[gnu::aligned(2), gnu::may_alias]] = Pair;
+  return *reinterpret_cast<const AnyPair*>(p);
+}
+HYPERMOE_INLINED void MultiplyAdd(Lanes* sum, const Lanes& b, float a) { *sum += b * a; }
+// Instructions that GCC and Clang have different intrinsics for, and other processors none.
+HYPERMOE_INLINED void MultiplyAdd(Lanes* sum, const PairLanes& b, Pair a) {
+#if defined(__x86_64__)
+  const PairLanes a_lanes = PairLanes{} + a;
+  asm("vdpbf16ps %2, %1, %0" : "+v"(*sum) : "v"(a_lanes), "v"(b));
+#endif
+}
+HYPERMOE_INLINED void Store(const Lanes& sum, bool add, float* c) {
+  At(c) = add ? At(c) + sum : sum;
+}
+HYPERMOE_INLINED void Store(Lanes sum, bool add, c10::BFloat16* c) {
+#if defined(__x86_64__)
+  if (add) sum += reinterpret_cast<Lanes>(__builtin_convertvector(At(c), PairLanes) << 16);
+  Bf16Lanes rounded;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(rounded) : "v"(sum));
+  At(c) = rounded;
+#endif
+}
+
+// kRows rows of c from its first kVectors vectors on; a and b of float32 or of pairs.
+template <int kRows, int kVectors, typename C, typename Factor>
+HYPERMOE_INLINED void Tile(const MatrixViewOf<C>& c, const MatrixViewOf<Factor>& a,
+                           const MatrixViewOf<Factor>& b, bool add, Ahead* ahead) {
   Lanes sum[kRows][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -45,17 +83,17 @@ HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const Matri
     }
   }
   // A cache line of what is ahead with every k; where nothing is, one that is here already.
-  const float* fetched = ahead->count > 0 ? ahead->begin : c.data;
+  const float* fetched = ahead->count > 0 ? ahead->begin : reinterpret_cast<float*>(c.data);
   const int64_t fetched_step = ahead->count > 0 ? kLanes : 0;
   for (int64_t k = 0; k < a.columns; ++k) {
     __builtin_prefetch(fetched + k * fetched_step);
-    const float* a_k = a.data + k * a.column_step;
-    float* b_k = b.data + k * b.row_step;
+    const Factor* a_k = a.data + k * a.column_step;
+    Factor* b_k = b.data + k * b.row_step;
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] += At(b_k + v * kLanes) * a_k[r * a.row_step];
+        MultiplyAdd(&sum[r][v], At(b_k + v * kLanes), Load(a_k + r * a.row_step));
       }
     }
   }
@@ -63,8 +101,7 @@ HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const Matri
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      Lanes& out = At(c.data + r * c.row_step + v * kLanes);
-      out = add ? out + sum[r][v] : sum[r][v];
+      Store(sum[r][v], add, c.data + r * c.row_step + v * kLanes);
     }
   }
   ahead->begin += a.columns * fetched_step;
@@ -72,9 +109,9 @@ HYPERMOE_INLINED void Tile(const MatrixView& c, const MatrixView& a, const Matri
 }
 
 // The last rows of c, at most kRows.
-template <int kRows, int kVectors>
-HYPERMOE_INLINED void LastRows(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                               bool add, Ahead* ahead) {
+template <int kRows, int kVectors, typename C, typename Factor>
+HYPERMOE_INLINED void LastRows(const MatrixViewOf<C>& c, const MatrixViewOf<Factor>& a,
+                               const MatrixViewOf<Factor>& b, bool add, Ahead* ahead) {
   if (c.rows == kRows) {
     Tile<kRows, kVectors>(c, a, b, add, ahead);
   } else if constexpr (kRows > 1) {
@@ -83,9 +120,9 @@ HYPERMOE_INLINED void LastRows(const MatrixView& c, const MatrixView& a, const M
 }
 
 // All rows of c; its first kVectors vectors.
-template <int kVectors>
-HYPERMOE_INLINED void Columns(MatrixView c, MatrixView a, const MatrixView& b, bool add,
-                              Ahead* ahead) {
+template <int kVectors, typename C, typename Factor>
+HYPERMOE_AVX512 void Columns(MatrixViewOf<C> c, MatrixViewOf<Factor> a,
+                             const MatrixViewOf<Factor>& b, bool add, Ahead* ahead) {
   constexpr int kRows = kMostRows<kVectors>;
   while (c.rows > kRows) {
     Tile<kRows, kVectors>(c, a, b, add, ahead);
@@ -95,17 +132,19 @@ HYPERMOE_INLINED void Columns(MatrixView c, MatrixView a, const MatrixView& b, b
   LastRows<kRows, kVectors>(c, a, b, add, ahead);
 }
 
-HYPERMOE_AVX512 void Columns4(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                              bool add, Ahead* ahead) {
-  Columns<4>(c, a, b, add, ahead);
+// The widest panel of columns that is worked on at once, of so many that are left.
+int64_t PanelWidth(int64_t left) {
+  const int64_t vectors = std::min<int64_t>(left / kLanes, kMostVectors);
+  return (vectors == 3 ? 2 : vectors) * kLanes;
 }
-HYPERMOE_AVX512 void Columns2(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                              bool add, Ahead* ahead) {
-  Columns<2>(c, a, b, add, ahead);
-}
-HYPERMOE_AVX512 void Columns1(const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                              bool add, Ahead* ahead) {
-  Columns<1>(c, a, b, add, ahead);
+
+// All of c, which is one panel wide.
+template <typename C, typename Factor>
+void Panel(const MatrixViewOf<C>& c, const MatrixViewOf<Factor>& a, const MatrixViewOf<Factor>& b,
+           bool add, Ahead* ahead) {
+  (c.columns == 4 * kLanes   ? Columns<4, C, Factor>
+   : c.columns == 2 * kLanes ? Columns<2, C, Factor>
+                             : Columns<1, C, Factor>)(c, a, b, add, ahead);
 }
 
 // to[j, i] = from[i, j] for 16 x 16 elements: four times, the rows of both halves are dealt into
@@ -132,25 +171,87 @@ HYPERMOE_AVX512 void TransposeTile(float* to, int64_t to_step, float* from, int6
 }
 
 // A copy, in memory of the calling thread, of a matrix that stands transposed.
-MatrixView Untransposed(const MatrixView& b) {
-  static thread_local std::vector<float> memory;
+template <typename Element>
+MatrixViewOf<Element> Untransposed(const MatrixViewOf<Element>& b) {
+  static thread_local std::vector<Element> memory;
   memory.resize(std::max(memory.size(), static_cast<size_t>(b.rows * b.columns)));
-  const MatrixView copy = {memory.data(), b.rows, b.columns, b.columns, 1};
+  const MatrixViewOf<Element> copy = {memory.data(), b.rows, b.columns, b.columns, 1};
   for (int64_t k = 0; k < b.rows; k += kLanes) {
     for (int64_t n = 0; n < b.columns; n += kLanes) {
-      TransposeTile(copy.data + k * copy.row_step + n, copy.row_step,
-                    b.data + k + n * b.column_step, b.column_step);
+      TransposeTile(reinterpret_cast<float*>(copy.data + k * copy.row_step + n), copy.row_step,
+                    reinterpret_cast<float*>(b.data + k + n * b.column_step), b.column_step);
     }
   }
   return copy;
 }
 
-}  // namespace
-
-MatrixView MatrixView::Of(const at::Tensor& matrix) {
-  return {matrix.data_ptr<float>(), matrix.size(0), matrix.size(1), matrix.stride(0),
-          matrix.stride(1)};
+// Each row's neighbours as pairs.
+bool HasPairs(const Bf16MatrixView& a) {
+  return a.column_step == 1 && a.columns % 2 == 0 && a.row_step % 2 == 0;
 }
+PairMatrixView PairsOf(const Bf16MatrixView& a) {
+  return {reinterpret_cast<Pair*>(a.data), a.rows, a.columns / 2, a.row_step / 2, 1};
+}
+
+// pairs[k, n] = (rows[2 k, n], rows[2 k + 1, n]), zero where rows end, in `memory`; the columns of
+// `rows` stand side by side.
+HYPERMOE_AVX512 PairMatrixView PairUp(const Bf16MatrixView& rows, std::vector<Pair>* memory) {
+  const int64_t num_pairs = (rows.rows + 1) / 2;
+  memory->resize(std::max(memory->size(), static_cast<size_t>(num_pairs * rows.columns)));
+  for (int64_t k = 0; k < num_pairs; ++k) {
+    c10::BFloat16* first = rows.data + 2 * k * rows.row_step;
+    const bool both = 2 * k + 1 < rows.rows;
+    c10::BFloat16* second = both ? first + rows.row_step : first;
+    Pair* out = memory->data() + k * rows.columns;
+    const uint32_t used = both ? 0xffffffffU : 0xffffU;
+    int64_t n = 0;
+    for (; n + kLanes <= rows.columns; n += kLanes) {
+      At(out + n) = (__builtin_convertvector(At(first + n), PairLanes) |
+                     __builtin_convertvector(At(second + n), PairLanes) << 16) &
+                    used;
+    }
+    for (; n < rows.columns; ++n) out[n] = (first[n].x | uint32_t{second[n].x} << 16) & used;
+  }
+  return {memory->data(), num_pairs, rows.columns, rows.columns, 1};
+}
+
+template <typename C>
+void Bf16Gemm(const MatrixViewOf<C>& c, const Bf16MatrixView& a, const Bf16MatrixView& b,
+              bool add) {
+  // Rows of a transposed a that are paired up at once, so that they are in the first cache for all
+  // of the panel.
+  constexpr int64_t kPairedRows = 96;
+  static thread_local std::vector<Pair> a_memory, b_memory;
+  Ahead nothing;
+  const int64_t most_rows = HasPairs(a) ? c.rows : kPairedRows;
+  int64_t paired_panel = -1;
+  PairMatrixView b_n;
+  for (int64_t m = 0; m < c.rows; m += most_rows) {
+    const int64_t rows = std::min(most_rows, c.rows - m);
+    const PairMatrixView a_m =
+        HasPairs(a) ? PairsOf(a)
+                    : PairUp(a.Block(m, 0, rows, a.columns).Transposed(), &a_memory).Transposed();
+    for (int64_t n = 0, width = 0; n < c.columns; n += width) {
+      width = PanelWidth(c.columns - n);
+      if (n != paired_panel) {
+        const Bf16MatrixView panel = b.Block(0, n, b.rows, width);
+        b_n = b.column_step == 1 ? PairUp(panel, &b_memory)
+                                 : Untransposed(PairsOf(panel.Transposed()).Transposed());
+        paired_panel = n;
+      }
+      Panel(c.Block(m, n, rows, width), a_m, b_n, add, &nothing);
+    }
+  }
+}
+
+template <typename C>
+bool FitsBf16Gemm(const MatrixViewOf<C>& c, const Bf16MatrixView& a, const Bf16MatrixView& b) {
+  return HasAvx512Bf16() && c.rows == a.rows && c.columns == b.columns && a.columns == b.rows &&
+         c.columns % kLanes == 0 && c.column_step == 1 && (HasPairs(a) || a.row_step == 1) &&
+         (b.column_step == 1 || (HasPairs(b.Transposed()) && b.rows % (2 * kLanes) == 0));
+}
+
+}  // namespace
 
 bool FitsSmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b) {
   return HasAvx512() && c.rows == a.rows && c.columns == b.columns && a.columns == b.rows &&
@@ -161,15 +262,28 @@ bool FitsSmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b
 void SmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool add,
                Ahead ahead) {
   for (int64_t n = 0, width = 0; n < c.columns; n += width) {
-    const int64_t vectors = std::min<int64_t>((c.columns - n) / kLanes, kMostVectors);
-    width = (vectors == 3 ? 2 : vectors) * kLanes;
-    const MatrixView c_n = c.Block(0, n, c.rows, width);
+    width = PanelWidth(c.columns - n);
     MatrixView b_n = b.Block(0, n, b.rows, width);
     if (b.column_step != 1) b_n = Untransposed(b_n);
-    (width == 4 * kLanes   ? Columns4
-     : width == 2 * kLanes ? Columns2
-                           : Columns1)(c_n, a, b_n, add, &ahead);
+    Panel(c.Block(0, n, c.rows, width), a, b_n, add, &ahead);
   }
+}
+
+bool HasBf16Gemm() { return HasAvx512Bf16(); }
+
+bool FitsSmallGemm(const MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b) {
+  return FitsBf16Gemm(c, a, b);
+}
+bool FitsSmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b) {
+  return FitsBf16Gemm(c, a, b);
+}
+
+void SmallGemm(const MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add) {
+  Bf16Gemm(c, a, b, add);
+}
+void SmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b,
+               bool add) {
+  Bf16Gemm(c, a, b, add);
 }
 
 }  // namespace hypermoe

@@ -32,6 +32,7 @@ namespace {
 
 struct Arguments {
   std::vector<int> group_rows = {64, 256}, generated_rows = {8, 64};
+  std::string dtype = "float32";
   int tokens = 4096, width = 768, bottleneck = 64, hidden = 128, rounds = 20, threads = 0;
 };
 
@@ -41,16 +42,27 @@ struct Comparison {
   std::function<void()> ours, library;
 };
 
-at::Tensor Random(at::IntArrayRef shape, const char* name) {
+at::Tensor Random(at::IntArrayRef shape, const char* name, at::ScalarType dtype = at::kFloat) {
   const at::Tensor tensor = at::empty(shape, at::kFloat);
   FillNormal(tensor, RandomKey{1, 0}.Derive(name), 1.0);
-  return tensor;
+  return tensor.to(dtype);
 }
 
 double Milliseconds(const std::function<void()>& work) {
   const auto begin = std::chrono::steady_clock::now();
   work();
   return 1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+template <typename C, typename Factor>
+void MultiplyOf(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add) {
+  SmallGemm(MatrixViewOf<C>::Of(c), MatrixViewOf<Factor>::Of(a), MatrixViewOf<Factor>::Of(b), add);
+}
+
+void Multiply(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add) {
+  if (a.scalar_type() == at::kFloat) return MultiplyOf<float, float>(c, a, b, add);
+  if (c.scalar_type() == at::kFloat) return MultiplyOf<float, c10::BFloat16>(c, a, b, add);
+  MultiplyOf<c10::BFloat16, c10::BFloat16>(c, a, b, add);
 }
 
 // One product for every group: c_g = a_g b_g, or += with `add`.
@@ -60,14 +72,18 @@ Comparison Grouped(const std::string& name, const at::Tensor& c, const at::Tenso
   const int64_t groups = a.size(0);
   Comparison result{name, static_cast<double>(groups * a.size(1) * a.size(2) * b.size(2)), {}, {}};
   result.ours = [=] {
-    SideBySide(groups, [&](int64_t g) {
-      SmallGemm(MatrixView::Of(of(c, g)), MatrixView::Of(of(a, g)), MatrixView::Of(of(b, g)), add);
-    });
+    SideBySide(groups, [&](int64_t g) { Multiply(of(c, g), of(a, g), of(b, g), add); });
   };
   result.library = [=] {
     SideBySide(groups, [&](int64_t g) {
       at::Tensor out = of(c, g);
-      add ? at::addmm_out(out, out, of(a, g), of(b, g)) : at::mm_out(out, of(a, g), of(b, g));
+      if (!add) {
+        at::mm_out(out, of(a, g), of(b, g));
+      } else if (out.scalar_type() == a.scalar_type()) {
+        at::addmm_out(out, out, of(a, g), of(b, g));
+      } else {
+        out.add_(at::mm(of(a, g), of(b, g)));
+      }
     });
   };
   return result;
@@ -77,11 +93,15 @@ Comparison Grouped(const std::string& name, const at::Tensor& c, const at::Tenso
 std::vector<Comparison> HyperExpertProducts(const Arguments& arguments, int64_t rows) {
   const int64_t groups = std::max<int64_t>(1, arguments.tokens / rows), d = arguments.width,
                 a = arguments.bottleneck;
-  const at::Tensor x = Random({groups, rows, d}, "x"), y = Random({groups, rows, d}, "y"),
-                   h = Random({groups, rows, a}, "h"), down = Random({groups, d, a}, "down"),
-                   up = Random({groups, a, d}, "up"), out_d = at::empty({groups, rows, d}),
-                   out_a = at::empty({groups, rows, a}), grad_down = at::zeros({groups, d, a}),
-                   grad_up = at::zeros({groups, a, d});
+  const at::ScalarType dtype = arguments.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  const at::Tensor x = Random({groups, rows, d}, "x", dtype),
+                   y = Random({groups, rows, d}, "y", dtype),
+                   h = Random({groups, rows, a}, "h", dtype),
+                   down = Random({groups, d, a}, "down", dtype),
+                   up = Random({groups, a, d}, "up", dtype),
+                   out_d = at::empty({groups, rows, d}, dtype),
+                   out_a = at::empty({groups, rows, a}, dtype),
+                   grad_down = at::zeros({groups, d, a}), grad_up = at::zeros({groups, a, d});
   const auto turned = [](const at::Tensor& all) { return all.transpose(1, 2); };
   return {Grouped("x down", out_a, x, down, false),
           Grouped("h up", out_d, h, up, false),
@@ -139,18 +159,25 @@ absl::Status Run(const Arguments& arguments, const Communicator& world) {
       return UsageError(absl::StrCat(name, " is ", value, ": expected a multiple of 16"));
   }
   const nlohmann::json machine = DescribeMachine(1, UseThreads(arguments.threads));
+  if (arguments.dtype != "float32" && arguments.dtype != "bfloat16") {
+    return UsageError(
+        absl::StrCat("--dtype is '", arguments.dtype, "': expected float32 or bfloat16"));
+  }
   const at::Tensor square = at::zeros({16, 16});
   const MatrixView view = MatrixView::Of(square);
-  if (!FitsSmallGemm(view, view, view)) {
-    return UsageError("this processor has no AVX-512, which these kernels are written for");
+  if (!FitsSmallGemm(view, view, view) || (arguments.dtype == "bfloat16" && !HasBf16Gemm())) {
+    return UsageError(absl::StrCat("this processor lacks the instructions for ", arguments.dtype,
+                                   " that these kernels are written for: AVX-512"));
   }
   std::string text = absl::StrFormat(
-      "# %d tokens, width %d, bottleneck %d; generation from width %d; float32, medians of %d "
+      "# %d tokens, width %d, bottleneck %d; generation from width %d; %s, medians of %d "
       "rounds\n%5s %-24s %9s %9s %9s %9s %9s\n",
-      arguments.tokens, arguments.width, arguments.bottleneck, arguments.hidden, arguments.rounds,
-      "rows", "product", "ours, ms", "GFLOP/s", "LibTorch", "GFLOP/s", "ratio");
+      arguments.tokens, arguments.width, arguments.bottleneck, arguments.hidden, arguments.dtype,
+      arguments.rounds, "rows", "product", "ours, ms", "GFLOP/s", "LibTorch", "GFLOP/s", "ratio");
   for (const int rows : arguments.group_rows)
     text += RowsOfTable(arguments, rows, HyperExpertProducts(arguments, rows));
+  // Hypernetworks generate in float32.
+  if (arguments.dtype == "bfloat16") return WriteStdout(MachineText(machine) + text);
   for (const int rows : arguments.generated_rows)
     text += RowsOfTable(arguments, rows, GenerationProducts(arguments, rows));
   return WriteStdout(MachineText(machine) + text);
@@ -163,6 +190,7 @@ int Main(int argc, char** argv) {
       ->delimiter(',')
       ->check(Within(1, 65536))
       ->capture_default_str();
+  app.add_option("--dtype", arguments.dtype, "float32 or bfloat16")->capture_default_str();
   app.add_option("--generated", arguments.generated_rows, "HyperExperts generated at once")
       ->delimiter(',')
       ->check(Within(1, 128))

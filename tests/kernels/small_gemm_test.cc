@@ -5,7 +5,10 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/ScalarType.h>
 #include <gtest/gtest.h>
+
+#include <cmath>
 
 #include "tests/support/random_tensor.h"
 
@@ -16,12 +19,15 @@ at::Tensor Exact(const at::Tensor& a, const at::Tensor& b) {
   return at::matmul(a.to(at::kDouble), b.to(at::kDouble));
 }
 
-double LargestError(const at::Tensor& actual, const at::Tensor& exact) {
-  return (actual.to(at::kDouble) - exact).abs().max().item<double>();
-}
-
 bool Fits(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b) {
   return FitsSmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b));
+}
+
+// A random matrix within a larger one, as it stands or transposed.
+at::Tensor Part(int64_t rows, int64_t columns, bool turned, const char* name,
+                at::ScalarType dtype) {
+  if (turned) return Part(columns, rows, false, name, dtype).t();
+  return Random({rows + 1, columns + 4}, name, dtype).narrow(0, 1, rows).narrow(1, 2, columns);
 }
 
 class SmallGemmTest : public testing::Test {
@@ -32,41 +38,85 @@ class SmallGemmTest : public testing::Test {
   }
 
   // c = a b and c += a b, of parts of larger matrices, with a and b as they stand or transposed.
+  template <typename C, typename Factor>
   static void Check(int64_t m, int64_t n, int64_t k, bool a_turned, bool b_turned) {
     SCOPED_TRACE(testing::Message() << m << " x " << n << " x " << k << (a_turned ? ", a^T" : "")
                                     << (b_turned ? ", b^T" : ""));
-    const at::Tensor a = a_turned ? Random({k, m + 3}, "a", at::kFloat).narrow(1, 2, m).t()
-                                  : Random({m, k + 3}, "a", at::kFloat).narrow(1, 2, k);
-    const at::Tensor b = b_turned ? Random({n, k + 5}, "b", at::kFloat).narrow(1, 1, k).t()
-                                  : Random({k, n + 5}, "b", at::kFloat).narrow(1, 1, n);
-    const at::Tensor before = Random({m + 1, n + 7}, "c", at::kFloat);
+    const auto c_type = c10::CppTypeToScalarType<C>::value,
+               factor_type = c10::CppTypeToScalarType<Factor>::value;
+    const at::Tensor a = Part(m, k, a_turned, "a", factor_type),
+                     b = Part(k, n, b_turned, "b", factor_type);
+    const at::Tensor before = Random({m + 1, n + 7}, "c", c_type);
     at::Tensor all = before.clone();
     const at::Tensor c = all.narrow(0, 0, m).narrow(1, 4, n);
-    ASSERT_TRUE(Fits(c, a, b));
-    SmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b), /*add=*/false);
+    const auto c_view = MatrixViewOf<C>::Of(c);
+    const auto a_view = MatrixViewOf<Factor>::Of(a), b_view = MatrixViewOf<Factor>::Of(b);
+    ASSERT_TRUE(FitsSmallGemm(c_view, a_view, b_view));
+    SmallGemm(c_view, a_view, b_view, /*add=*/false);
+    // Sums of k products in float32, and one rounding of c.
     const at::Tensor exact = Exact(a, b);
-    const double tolerance = 1e-6 * (1.0 + static_cast<double>(k));
-    EXPECT_LE(LargestError(c, exact), tolerance);
-    SmallGemm(MatrixView::Of(c), MatrixView::Of(a), MatrixView::Of(b), /*add=*/true);
-    EXPECT_LE(LargestError(c, 2.0 * exact), 2 * tolerance);
+    const double rounding = c_type == at::kBFloat16 ? std::ldexp(1.0, -8) : 0.0;
+    const auto tolerance = [&](const at::Tensor& value) {
+      return 1e-6 * (1.0 + static_cast<double>(k)) + rounding * value.abs();
+    };
+    const at::Tensor first = c.to(at::kDouble);
+    EXPECT_TRUE((first - exact).abs().le(tolerance(exact)).all().template item<bool>());
+    SmallGemm(c_view, a_view, b_view, /*add=*/true);
+    const at::Tensor twice = first + exact;
+    EXPECT_TRUE((c.to(at::kDouble) - twice).abs().le(tolerance(twice)).all().template item<bool>());
     // What surrounds c is as it was.
     c.copy_(before.narrow(0, 0, m).narrow(1, 4, n));
     EXPECT_TRUE(all.equal(before));
   }
-};
 
-TEST_F(SmallGemmTest, EqualsFloat64ForAllSizesAndStrides) {
-  for (const int64_t n : {16, 32, 48, 64, 80, 112, 768}) {
-    for (int64_t m = 1; m <= 20; ++m) {
-      for (const bool a_turned : {false, true}) {
-        Check(m, n, /*k=*/m + 3, a_turned, /*b_turned=*/false);
-        Check(m, n, /*k=*/16 * (1 + m % 3), a_turned, /*b_turned=*/true);
+  template <typename C, typename Factor>
+  static void CheckSizes(int64_t fewest_rows_of_b_turned) {
+    for (const int64_t n : {16, 32, 48, 64, 80, 112, 768}) {
+      for (int64_t m = 1; m <= 20; ++m) {
+        Check<C, Factor>(m, n, /*k=*/2 * m + 2, /*a_turned=*/false, /*b_turned=*/false);
+        Check<C, Factor>(m, n, /*k=*/m + 3, /*a_turned=*/true, /*b_turned=*/false);
+        for (const bool a_turned : {false, true}) {
+          Check<C, Factor>(m, n, fewest_rows_of_b_turned * (1 + m % 3), a_turned, true);
+        }
       }
     }
+    Check<C, Factor>(256, 64, 768, false, false);
+    Check<C, Factor>(64, 768, 64, false, true);
+    Check<C, Factor>(768, 64, 67, true, false);
+    Check<C, Factor>(200, 144, 67, true, false);
   }
-  Check(256, 64, 768, false, false);
-  Check(64, 768, 64, false, true);
-  Check(768, 64, 67, true, false);
+};
+
+class Bf16SmallGemmTest : public SmallGemmTest {
+ protected:
+  void SetUp() override {
+    if (!HasBf16Gemm()) GTEST_SKIP() << "this processor has no AVX512_BF16";
+  }
+};
+
+TEST_F(SmallGemmTest, EqualsFloat64ForAllSizesAndStrides) { CheckSizes<float, float>(16); }
+
+TEST_F(Bf16SmallGemmTest, EqualsFloat64ForAllSizesAndStrides) {
+  CheckSizes<float, c10::BFloat16>(32);
+  CheckSizes<c10::BFloat16, c10::BFloat16>(32);
+}
+
+TEST_F(Bf16SmallGemmTest, LeavesOtherMatricesToLibraries) {
+  const auto fits = [](const at::Tensor& c, const at::Tensor& a, const at::Tensor& b) {
+    return FitsSmallGemm(MatrixView::Of(c), Bf16MatrixView::Of(a), Bf16MatrixView::Of(b));
+  };
+  const auto bf16 = [](int64_t rows, int64_t columns) {
+    return at::zeros({rows, columns}, at::kBFloat16);
+  };
+  const at::Tensor c = at::zeros({4, 32});
+  EXPECT_TRUE(fits(c, bf16(4, 24), bf16(24, 32)));
+  EXPECT_TRUE(fits(c, bf16(23, 4).t(), bf16(23, 32)));
+  EXPECT_TRUE(fits(c, bf16(4, 32), bf16(32, 32).t()));
+  EXPECT_FALSE(fits(c, bf16(4, 23), bf16(23, 32)));                   // an odd number of columns
+  EXPECT_FALSE(fits(c, bf16(4, 25).narrow(1, 0, 24), bf16(24, 32)));  // rows that start at odd ones
+  EXPECT_FALSE(fits(c, bf16(4, 48).slice(1, 0, 48, 2), bf16(24, 32)));
+  EXPECT_FALSE(fits(c, bf16(4, 16), bf16(32, 16).t()));  // transposed, 16 rows
+  EXPECT_FALSE(fits(at::zeros({4, 24}), bf16(4, 24), bf16(24, 24)));
 }
 
 TEST_F(SmallGemmTest, SumOfNothingIsZero) {
