@@ -1,15 +1,14 @@
 #include "model/moe_layer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/addcmul.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
+#include "kernels/combine_rows.h"
 #include "model/config_values.h"
 #include "model/expert_capacity.h"
 #include "model/gated_rows.h"
@@ -17,18 +16,9 @@
 namespace hypermoe {
 namespace {
 
-// base (may be undefined) + the sum over i of gates[i] * experts[i], in the gates' precision; the
-// result in the experts'.
-at::Tensor AddGated(const at::Tensor& base_RD, const std::vector<at::Tensor>& experts_RD,
-                    const std::vector<at::Tensor>& gates_R1) {
-  const at::ScalarType precise = gates_R1[0].scalar_type();
-  at::Tensor sum_RD = base_RD.defined() ? base_RD.to(precise) : base_RD;
-  for (size_t i = 0; i < experts_RD.size(); ++i) {
-    const at::Tensor expert_RD = experts_RD[i].to(precise);
-    sum_RD = sum_RD.defined() ? at::addcmul(sum_RD, expert_RD, gates_R1[i])
-                              : at::mul(expert_RD, gates_R1[i]);
-  }
-  return sum_RD.to(experts_RD[0].scalar_type());
+// Where CombineRows finds the row of each choice.
+at::Tensor PositionsOf(const DispatchPlan& plan) {
+  return plan.sorted ? at::Tensor() : plan.inverse_T;
 }
 
 // Every token's row once for each of its choices: [T * K, D].
@@ -125,31 +115,27 @@ at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& 
                                    MoeRecord* record) const {
   const TokenDispatcher& dispatcher = *parts_.dispatcher;
   const std::shared_ptr<const DispatchPlan>& plan = record->plan;
-  const int64_t tokens = x_TD.size(0), top_k = decision.gate_TK.size(1);
+  const int64_t top_k = decision.gate_TK.size(1);
   const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
   const at::Tensor rows_RD = Dispatch(dispatcher.Select(sorted_CD, plan), record);
   const at::Tensor back_SD = Combine(RunExperts(rows_RD, plan->rows_per_local_expert), record);
   const at::Tensor expert_CD = dispatcher.Restore(back_SD, plan);
   const at::Tensor factor_T1 = HyperFactor(decision);
   if (top_k == 1 && (parts_.hyper == nullptr || parts_.hyper->by_expert())) {
-    // Sorted by expert is sorted by HyperExpert: all is added up before the rows return to their
-    // places.
+    // Sorted by expert is sorted by HyperExpert: their rows return to their places together.
     at::Tensor hyper_TD;
     if (parts_.hyper != nullptr) {
       hyper_TD = ScaleRows(
           parts_.hyper->ApplyGrouped(sorted_CD, plan->rows_per_expert, parts_.sparse_index),
           factor_T1.defined() ? dispatcher.Permute(factor_T1, plan) : factor_T1);
     }
-    return dispatcher.Unpermute(
-        AddGated(hyper_TD, {expert_CD}, {dispatcher.Permute(decision.gate_TK, plan)}), plan);
+    return CombineRows(expert_CD, decision.gate_TK, PositionsOf(*plan), hyper_TD, BaseOrder::kRows);
   }
   at::Tensor hyper_TD;
   if (parts_.hyper != nullptr) {
     hyper_TD = ScaleRows(parts_.hyper->Apply(x_TD, decision, parts_.sparse_index), factor_T1);
   }
-  const at::Tensor expert_TKD =
-      dispatcher.Unpermute(expert_CD, plan).view({tokens, top_k, x_TD.size(1)});
-  return AddGated(hyper_TD, expert_TKD.unbind(1), decision.gate_TK.split(1, 1));
+  return CombineRows(expert_CD, decision.gate_TK, PositionsOf(*plan), hyper_TD, BaseOrder::kTokens);
 }
 
 // Both act where experts are: the HyperExpert with the first choice. What they need travels with
@@ -189,7 +175,8 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
   const at::Tensor expert_RD = record->taken_TK.defined()
                                    ? RunExpertsWhereTaken(rows_RD, gate_R1, *plan)
                                    : RunExperts(rows_RD, plan->rows_per_local_expert);
-  const at::Tensor back_SD = Combine(AddGated(hyper_RD, {expert_RD}, {gate_R1}), record);
+  const at::Tensor back_SD =
+      Combine(CombineRows(expert_RD, gate_R1, {}, hyper_RD, BaseOrder::kTokens), record);
   const at::Tensor y_CD = dispatcher.Unpermute(dispatcher.Restore(back_SD, plan), plan);
   return top_k == 1 ? y_CD : y_CD.view({tokens, top_k, width}).sum(1);
 }
