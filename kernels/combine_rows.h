@@ -11,7 +11,7 @@ namespace hypermoe {
 
 enum class BaseOrder { kTokens, kRows };
 
-// [T,D], of rows' dtype, on CPU:
+// [T,D], of rows' dtype and device:
 //
 //   y[t] = base[t] + sum over k of gate[t,k] rows[position[t,k]]             (BaseOrder::kTokens)
 //   y[t] = base[position[t,0]] + gate[t,0] rows[position[t,0]], K = 1        (BaseOrder::kRows)

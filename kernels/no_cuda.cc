@@ -1,0 +1,21 @@
+// What stands in for the CUDA kernels in programs for CPUs. Nothing calls it there, for their
+// LibTorch makes no tensors on a GPU.
+#include <c10/util/Exception.h>
+
+#include "kernels/combine_rows_arguments.h"
+
+namespace hypermoe::cuda {
+namespace {
+
+[[noreturn]] void Refuse(const char* kernel) {
+  TORCH_CHECK(false, kernel, ": this program was built without CUDA");
+}
+
+}  // namespace
+
+void CombineRows(const CombineRowsArguments&, void*) { Refuse("CombineRows"); }
+void CombineRowsBackward(const CombineRowsArguments&, const CombineRowsGradients&) {
+  Refuse("CombineRowsBackward");
+}
+
+}  // namespace hypermoe::cuda
