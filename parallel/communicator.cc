@@ -75,15 +75,22 @@ void Communicator::Fail(const std::string& call, const std::string& what) const 
 }
 
 void Communicator::CheckTensor(const char* call, const at::Tensor& tensor, bool reduction) const {
-  if (!tensor.defined() || !tensor.is_cpu() || !tensor.is_contiguous()) {
-    Fail(call, "the tensor must be defined, contiguous and on the CPU");
+  if (!tensor.defined() || !tensor.is_contiguous()) {
+    Fail(call, "the tensor must be defined and contiguous");
+  }
+  if (!tensor.is_cpu() && tensor.device() != device_) {
+    Fail(call, "the tensor is on " + tensor.device().str() + ", but this group's transport takes " +
+                   (device_.is_cpu() ? "cpu alone" : "cpu and " + device_.str()));
   }
   const at::ScalarType dtype = tensor.scalar_type();
-  const bool reducible = dtype == at::kFloat || dtype == at::kDouble || dtype == at::kLong;
-  const bool movable = reducible || dtype == at::kByte || dtype == at::kBFloat16;
-  if (reduction ? !reducible : !movable) {
-    Fail(call, std::string("dtype ") + c10::toString(dtype) + " is not one of float32, float64, " +
-                   (reduction ? "int64" : "int64, bfloat16, uint8"));
+  const bool sums_bfloat16 = reduction && ReducesBFloat16(tensor.device());
+  const bool number = dtype == at::kFloat || dtype == at::kDouble || dtype == at::kLong;
+  const bool fits = number || (dtype == at::kBFloat16 && (!reduction || sums_bfloat16)) ||
+                    (dtype == at::kByte && !reduction);
+  if (!fits) {
+    Fail(call, std::string("dtype ") + c10::toString(dtype) +
+                   " is not one of float32, float64, int64" +
+                   (reduction ? (sums_bfloat16 ? ", bfloat16" : "") : ", bfloat16, uint8"));
   }
 }
 
@@ -151,30 +158,58 @@ void Communicator::Broadcast(const at::Tensor& tensor, int root) {
   DoBroadcast(tensor, root);
 }
 
-at::Tensor Communicator::AllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
-                                      const std::vector<int64_t>& recv_rows) {
-  constexpr const char* kCall = "AllToAllRows";
-  CheckTensor(kCall, rows, /*reduction=*/false);
-  const int64_t num_sent = CheckRowCounts(kCall, "send_rows", send_rows);
-  const int64_t num_received = CheckRowCounts(kCall, "recv_rows", recv_rows);
+int64_t Communicator::RowNumel(const at::Tensor& rows) {
+  int64_t numel = 1;
+  for (const int64_t size : rows.sizes().slice(1)) numel *= size;
+  return numel;
+}
+
+void Communicator::DoAllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
+                                  const at::Tensor& received, const std::vector<int64_t>& recv_rows,
+                                  bool /*equal*/) {
+  DoAllToAll(rows.const_data_ptr(), send_rows, received.mutable_data_ptr(), recv_rows,
+             RowNumel(rows) * static_cast<int64_t>(rows.element_size()));
+}
+
+at::Tensor Communicator::Exchange(const char* call, const at::Tensor& rows,
+                                  const std::vector<int64_t>& send_rows,
+                                  const std::vector<int64_t>& recv_rows, bool equal) {
+  const int64_t num_sent = CheckRowCounts(call, "send_rows", send_rows);
+  const int64_t num_received = CheckRowCounts(call, "recv_rows", recv_rows);
   if (rows.dim() == 0 || rows.size(0) != num_sent) {
-    Fail(kCall, "send_rows add up to " + std::to_string(num_sent) + ", but the tensor has " +
-                    std::to_string(rows.dim() == 0 ? 0 : rows.size(0)) + " rows");
+    Fail(call, "send_rows add up to " + std::to_string(num_sent) + ", but the tensor has " +
+                   std::to_string(rows.dim() == 0 ? 0 : rows.size(0)) + " rows");
   }
   const int64_t own_rows = send_rows[rank_];
   if (own_rows != recv_rows[rank_]) {
-    Fail(kCall, "this rank sends itself " + std::to_string(own_rows) + " rows but expects " +
-                    std::to_string(recv_rows[rank_]) + " from itself");
+    Fail(call, "this rank sends itself " + std::to_string(own_rows) + " rows but expects " +
+                   std::to_string(recv_rows[rank_]) + " from itself");
   }
   std::vector<int64_t> shape = rows.sizes().vec();
   shape[0] = num_received;
-  int64_t row_bytes = static_cast<int64_t>(rows.element_size());
-  for (size_t axis = 1; axis < shape.size(); ++axis) row_bytes *= shape[axis];
+  const int64_t row_bytes = RowNumel(rows) * static_cast<int64_t>(rows.element_size());
 
   Metered metered(*this, Collective::kAllToAll, (num_sent - own_rows) * row_bytes);
   at::Tensor received = at::empty(shape, rows.options());
-  DoAllToAll(rows.const_data_ptr(), send_rows, received.mutable_data_ptr(), recv_rows, row_bytes);
+  DoAllToAllRows(rows, send_rows, received, recv_rows, equal);
   return received;
+}
+
+at::Tensor Communicator::AllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
+                                      const std::vector<int64_t>& recv_rows) {
+  CheckTensor("AllToAllRows", rows, /*reduction=*/false);
+  return Exchange("AllToAllRows", rows, send_rows, recv_rows, /*equal=*/false);
+}
+
+at::Tensor Communicator::AllToAllEqualRows(const at::Tensor& rows) {
+  constexpr const char* kCall = "AllToAllEqualRows";
+  CheckTensor(kCall, rows, /*reduction=*/false);
+  if (rows.dim() == 0 || rows.size(0) % size_ != 0) {
+    Fail(kCall, std::to_string(rows.dim() == 0 ? 0 : rows.size(0)) +
+                    " rows cannot be cut into one equal part per rank");
+  }
+  const std::vector<int64_t> parts(size_, rows.size(0) / size_);
+  return Exchange(kCall, rows, parts, parts, /*equal=*/true);
 }
 
 std::vector<int64_t> Communicator::AllToAllCounts(const std::vector<int64_t>& counts) {

@@ -1,9 +1,14 @@
 // The one door to other processes: a group of ranks and the collectives that the trainer uses.
 //
 // Every collective must be called by every rank of the group, in the same order, with matching
-// arguments; each call but StartAllReduceSum and StartReduceScatterSum blocks until this rank's
-// part is done. Tensors are dense, contiguous, on the CPU and of dtype float32, float64, int64,
-// bfloat16 or uint8 (reductions: the first three). Failures throw CommError. Not thread-safe.
+// arguments. Tensors are dense, contiguous, on the CPU or on device(), and of dtype float32,
+// float64, int64, bfloat16 or uint8 (reductions: the first three; on a GPU bfloat16 too).
+//
+// On the CPU each call but StartAllReduceSum and StartReduceScatterSum blocks until this rank's
+// part is done. On a GPU a collective is ordered as an operator is: after all that the current
+// stream has been given before, and before all that it is given next; the host waits for neither.
+//
+// Failures throw CommError. Not thread-safe, but for CheckTransport.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,7 +46,7 @@ const char* CollectiveName(Collective kind);
 
 // What one kind of collective has cost so far on this rank. `bytes` is the payload handed over for
 // other ranks: rows sent to others for all-to-all, the operand's size for reductions, broadcasts
-// and gathers; 0 in a group of one. `seconds` is the time this rank was kept: of a started
+// and gathers; 0 in a group of one. `seconds` is the time this rank's host was kept: of a started
 // reduction its start and its wait.
 struct Traffic {
   int64_t calls = 0;
@@ -60,14 +65,15 @@ struct CollectiveEvent {
 using CollectiveObserver = std::function<void(const CollectiveEvent&)>;
 
 // A reduction that has been started. Until it is done its tensor must be kept, and not be read or
-// written.
+// written. On a GPU "done" means done for what the current stream is given after Wait.
 class PendingReduction {
  public:
   virtual ~PendingReduction() = default;
   // Goes on with what can be done without waiting; true once it is done. The transport moves data
   // only inside calls such as this one.
   virtual bool Test() = 0;
-  // Blocks until it is done. Must be called before destruction.
+  // Blocks until it is done; on a GPU the current stream, not the host. Must be called before
+  // destruction.
   virtual void Wait() = 0;
 };
 
@@ -81,9 +87,11 @@ class Communicator {
   int size() const { return size_; }
   // What the group is called in messages: "world", "expert", "expert_data".
   const std::string& name() const { return name_; }
+  // Where tensors may lie beside the CPU; the CPU itself if nowhere else.
+  c10::Device device() const { return device_; }
 
   // Element-wise sum over the group, in place. The same bits on every rank and in every run at the
-  // same size.
+  // same size. (What NCCL keeps of the promises about bits stands in nccl_communicator.h.)
   void AllReduceSum(const at::Tensor& tensor);
   // Starts the same sum. Reductions may be pending beside each other and beside other calls of the
   // group; all ranks start them in the same order. Each element is summed in the order of the
@@ -105,23 +113,34 @@ class Communicator {
   // sends here.
   at::Tensor AllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
                           const std::vector<int64_t>& recv_rows);
+  // The same exchange where every rank sends every rank equally many rows: rows.size(0) is a
+  // multiple of size() and the same on all ranks. From its own counts alone a rank cannot know that
+  // the others' are equal too, so the caller says it; what it buys is the transport's own call.
+  at::Tensor AllToAllEqualRows(const at::Tensor& rows);
   // Equal exchange of integers: counts.size() is a multiple of size(), the p-th part goes to rank
   // p; the result's p-th part came from rank p.
   std::vector<int64_t> AllToAllCounts(const std::vector<int64_t>& counts);
   // Everyone's text, by rank; lengths may differ. For messages and handshakes, not for data.
   std::vector<std::string> AllGatherText(const std::string& text);
+  // Waits until all ranks' hosts have come here.
   void Barrier();
 
   // New group of the ranks that gave the same color, ordered by key. Collective over this group.
   virtual std::unique_ptr<Communicator> Split(const std::string& name, int color, int key) = 0;
+
+  // Throws CommError if the transport has failed in the background: where a collective goes on
+  // after its call has returned, no call may ever tell. Local, and allowed on another thread (a
+  // watchdog) while this group's own thread is inside a call. Transports without a background never
+  // throw.
+  virtual void CheckTransport() {}
 
   const Traffic& traffic(Collective kind) const { return traffic_[static_cast<int>(kind)]; }
   // Called after every collective of this group; empty: nobody.
   void set_observer(CollectiveObserver observer) { observer_ = std::move(observer); }
 
  protected:
-  Communicator(std::string name, int rank, int size)
-      : name_(std::move(name)), rank_(rank), size_(size) {}
+  Communicator(std::string name, int rank, int size, c10::Device device = c10::kCPU)
+      : name_(std::move(name)), rank_(rank), size_(size), device_(device) {}
 
   // The transport. Arguments have been checked; called also in a group of one.
   virtual void DoAllReduceSum(const at::Tensor& tensor) = 0;
@@ -130,10 +149,27 @@ class Communicator {
                                                              bool scatter) = 0;
   virtual void DoAllGatherParts(const at::Tensor& flat) = 0;
   virtual void DoBroadcast(const at::Tensor& tensor, int root) = 0;
+  // In the host's memory.
   virtual void DoAllToAll(const void* send, const std::vector<int64_t>& send_rows, void* recv,
                           const std::vector<int64_t>& recv_rows, int64_t row_bytes) = 0;
+  // From rows into received, wherever they lie. `equal`: AllToAllEqualRows. Unless overridden,
+  // DoAllToAll.
+  virtual void DoAllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
+                              const at::Tensor& received, const std::vector<int64_t>& recv_rows,
+                              bool equal);
   virtual std::vector<std::string> DoAllGatherText(const std::string& text) = 0;
   virtual void DoBarrier() = 0;
+  // Whether reductions take bfloat16 on `device`, which is the CPU or device().
+  virtual bool ReducesBFloat16(c10::Device /*device*/) const { return false; }
+
+  // For a communicator that hands exchanges of host memory to another of the same group.
+  static void HandAllToAll(Communicator& to, const void* send,
+                           const std::vector<int64_t>& send_rows, void* recv,
+                           const std::vector<int64_t>& recv_rows, int64_t row_bytes) {
+    to.DoAllToAll(send, send_rows, recv, recv_rows, row_bytes);
+  }
+  // Elements of one row of a tensor with at least one axis.
+  static int64_t RowNumel(const at::Tensor& rows);
 
   // Throws CommError with the call, this group and rank, and `what`.
   [[noreturn]] void Fail(const std::string& call, const std::string& what) const;
@@ -144,6 +180,9 @@ class Communicator {
 
   std::unique_ptr<PendingReduction> StartReduction(const char* call, const at::Tensor& tensor,
                                                    bool scatter);
+  at::Tensor Exchange(const char* call, const at::Tensor& rows,
+                      const std::vector<int64_t>& send_rows, const std::vector<int64_t>& recv_rows,
+                      bool equal);
   int64_t OperandBytes(const at::Tensor& tensor) const;
   void CheckTensor(const char* call, const at::Tensor& tensor, bool reduction) const;
   int64_t CheckRowCounts(const char* call, const char* argument,
@@ -152,6 +191,7 @@ class Communicator {
   std::string name_;
   int rank_;
   int size_;
+  c10::Device device_;
   std::array<Traffic, kNumCollectives> traffic_;
   CollectiveObserver observer_;
 };
