@@ -216,6 +216,16 @@ TEST(MpiCommunicatorTest, AllToAllRowsOfNothingIsLegal) {
             0);
 }
 
+TEST(MpiCommunicatorTest, AllToAllEqualRowsIsTheSameExchange) {
+  for (const int64_t part : {0, 1, 4}) {
+    const at::Tensor rows =
+        RankValues(part * World()->size() * 3, World()->rank(), at::kDouble).view({-1, 3});
+    const std::vector<int64_t> parts(World()->size(), part);
+    EXPECT_TRUE(
+        at::equal(World()->AllToAllEqualRows(rows), World()->AllToAllRows(rows, parts, parts)));
+  }
+}
+
 TEST(MpiCommunicatorTest, AllToAllCountsExchangesParts) {
   std::vector<int64_t> counts, expected;
   for (int p = 0; p < World()->size(); ++p) {
@@ -298,8 +308,10 @@ TEST(MpiCommunicatorTest, BadArgumentsFailBeforeAnythingIsSent) {
   EXPECT_THROW(World()->AllToAllRows(rows, none, none), CommError);
   EXPECT_THROW(World()->Broadcast(rows, World()->size()), CommError);
   EXPECT_THROW(World()->AllReduceSum(rows.t()), CommError);
+  EXPECT_THROW(World()->AllToAllEqualRows(at::ones({})), CommError);
   if (World()->size() > 1) {
     EXPECT_THROW(World()->AllToAllCounts({1}), CommError);
+    EXPECT_THROW(World()->AllToAllEqualRows(at::ones({1})), CommError);
   }
 }
 

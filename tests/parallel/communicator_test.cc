@@ -37,6 +37,7 @@ TEST(SelfCommunicatorTest, EveryCollectiveReturnsItsOwnInput) {
   self->Barrier();
   EXPECT_TRUE(at::equal(values, copy));
   EXPECT_TRUE(at::equal(self->AllToAllRows(values, {3}, {3}), copy));
+  EXPECT_TRUE(at::equal(self->AllToAllEqualRows(values), copy));
   EXPECT_THAT(self->AllToAllCounts({4, 5}), ElementsAre(4, 5));
   EXPECT_THAT(self->AllGatherText("abc"), ElementsAre("abc"));
   EXPECT_EQ(self->Split("part", 3, 0)->name(), "part");
@@ -73,6 +74,10 @@ TEST(CommunicatorTest, BadArgumentsAreNamed) {
       CommErrorOf([&] { self->AllReduceSum(rows.t()); }),
       AllOf(HasSubstr("AllReduceSum in group 'alone' (rank 0 of 1)"), HasSubstr("contiguous")));
   EXPECT_THAT(CommErrorOf([&] { self->AllReduceSum(at::Tensor()); }), HasSubstr("defined"));
+  EXPECT_THAT(CommErrorOf([&] { self->AllReduceSum(at::empty({2}, at::kMeta)); }),
+              HasSubstr("the tensor is on meta, but this group's transport takes cpu alone"));
+  EXPECT_THAT(CommErrorOf([&] { self->AllReduceSum(rows.to(at::kBFloat16)); }),
+              HasSubstr("BFloat16 is not one of float32, float64, int64"));
   EXPECT_THAT(CommErrorOf([&] { self->AllReduceSum(rows.to(at::kByte)); }), HasSubstr("Byte"));
   EXPECT_THAT(CommErrorOf([&] { self->AllReduceMax(rows.to(at::kInt)); }), HasSubstr("Int"));
   EXPECT_THAT(CommErrorOf([&] { self->Broadcast(rows.to(at::kHalf), 0); }), HasSubstr("Half"));
