@@ -3,13 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace hypermoe {
+#include "kernels/activation_kind.h"
 
-enum class Activation {
-  kGeluTanh,  // GPT-2's gelu_new: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
-  kGelu,      // x Phi(x)
-  kRelu,
-};
+namespace hypermoe {
 
 // activation(x), any floating-point dtype, and written to `out` of the same shape. Not
 // differentiable.

@@ -62,7 +62,8 @@ MatrixView CopyOfColumns(const MatrixView& all, int64_t begin, int64_t count,
 }  // namespace
 
 bool IsFewRowsLinear(const at::Tensor& x_RD, const at::Tensor& weight_VD) {
-  if (x_RD.scalar_type() != at::kFloat || weight_VD.scalar_type() != at::kFloat) return false;
+  if (!x_RD.is_cpu() || x_RD.scalar_type() != at::kFloat || weight_VD.scalar_type() != at::kFloat)
+    return false;
   const int64_t rows = x_RD.size(0), outputs = weight_VD.size(0), width = weight_VD.size(1);
   if (rows < 1 || rows > kMostRows || outputs * width < kLargeMatrix) return false;
   if (!x_RD.is_contiguous() || !weight_VD.is_contiguous()) return false;

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 
+#include "kernels/grouped_gemm_ffn.h"
 #include "kernels/matrix_product.h"
 #include "kernels/optional_tensor.h"
 #include "kernels/small_ffn.h"
@@ -80,7 +81,7 @@ at::Tensor GroupedBiasGrad(const Pieces& grad, const std::vector<int64_t>& rows_
   const at::ScalarType dtype = weight.scalar_type();
   std::vector<int64_t> shape = weight.sizes().vec();
   shape.erase(shape.end() - 2);
-  const at::Tensor sums = at::zeros(shape, dtype);
+  const at::Tensor sums = at::zeros(shape, weight.options().requires_grad(false));
   size_t piece = 0;
   ForEachGroup(rows_per_group, [&](int64_t g, int64_t, int64_t) {
     at::Tensor out = OfGroup(sums, 1, g);
@@ -170,6 +171,8 @@ at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_p
               "GroupedFfn: give both biases or none");
   if (IsSmallFfn(rows_per_group, weights))
     return SmallFfn(x_RD, rows_per_group, weights, activation);
+  if (IsGroupedGemmFfn(x_RD, weights))
+    return GroupedGemmFfn(x_RD, rows_per_group, weights, activation);
   return GroupedFfnFunction::apply(x_RD.contiguous(), up, OptionalTensor(weights.up_GF), down,
                                    OptionalTensor(weights.down_GD), rows_per_group,
                                    static_cast<int64_t>(activation));

@@ -27,8 +27,8 @@ struct GroupedFfnWeights {
 // another dtype are cast (small networks cast x to theirs instead if it is wider: small_ffn.h),
 // their gradients are in their own. Differentiable in x and all weights, of which those that do not
 // require grad cost nothing in backward; matrices that have gradients already get theirs added in
-// place (gradient_sink.h), where a group without rows adds nothing. Sums over rows run in row order
-// within one matrix product per group.
+// place (weight_gradient.h), where a group without rows adds nothing. On the CPU sums
+// over rows run in row order within one matrix product per group.
 at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
                       const GroupedFfnWeights& weights, Activation activation);
 

@@ -30,7 +30,8 @@ bool IsDense(const at::Tensor& matrix) {
 
 bool TakesOneDnn(const at::Tensor& a, const at::Tensor& b) {
   const int64_t rows = a.size(0), inner = a.size(1), columns = b.size(1);
-  return a.scalar_type() == at::kFloat && std::max(a.numel(), b.numel()) >= kLargeOperand &&
+  return a.is_cpu() && a.scalar_type() == at::kFloat &&
+         std::max(a.numel(), b.numel()) >= kLargeOperand &&
          rows * inner * columns >= kLargeProduct && IsDense(a) && IsDense(b);
 }
 

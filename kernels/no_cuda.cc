@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include "kernels/combine_rows_arguments.h"
+#include "kernels/grouped_rows_arguments.h"
 
 namespace hypermoe::cuda {
 namespace {
@@ -17,5 +18,9 @@ void CombineRows(const CombineRowsArguments&, void*) { Refuse("CombineRows"); }
 void CombineRowsBackward(const CombineRowsArguments&, const CombineRowsGradients&) {
   Refuse("CombineRowsBackward");
 }
+void AddBiasAndActivate(const GroupedRows&, void*, const void*, Activation, void*) {
+  Refuse("AddBiasAndActivate");
+}
+void SumRowsOfGroups(const GroupedRows&, const void*, void*) { Refuse("SumRowsOfGroups"); }
 
 }  // namespace hypermoe::cuda

@@ -203,6 +203,7 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
 }  // namespace
 
 bool IsSmallFfn(const std::vector<int64_t>& rows_per_group, const GroupedFfnWeights& weights) {
+  if (!weights.up_GDF.is_cpu()) return false;
   const int64_t busy = std::count_if(rows_per_group.begin(), rows_per_group.end(),
                                      [](int64_t rows) { return rows > 0; });
   return weights.up_GDF.dim() == 3 && busy >= at::get_num_threads() &&

@@ -13,11 +13,13 @@
 
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "kernels/grouped_gemm_ffn.h"
 #include "tests/support/gradient_check.h"
 #include "tests/support/random_tensor.h"
 #include "tests/support/threads_scope.h"
@@ -160,6 +162,59 @@ TEST(SmallFfnTest, SameBitsEveryTime) {
     }
   }
 }
+
+// The way of GPUs, by its CPU definition, beside the groups in turn.
+class GroupedGemmFfnTest : public testing::TestWithParam<std::tuple<Activation, bool>> {
+ protected:
+  // Output, then the gradients of x and all weights; matrices have gradients already.
+  template <typename Ffn>
+  static std::vector<at::Tensor> Run(const Ffn& ffn, const std::vector<int64_t>& rows,
+                                     at::ScalarType dtype) {
+    const auto [activation, bias] = GetParam();
+    const auto groups = static_cast<int64_t>(rows.size());
+    const int64_t total = std::accumulate(rows.begin(), rows.end(), int64_t{0});
+    std::vector<at::Tensor> leaves = {Leaf({total, 16}, "x", dtype), Leaf({groups, 16, 24}, "up"),
+                                      Leaf({groups, 24, 16}, "down")};
+    if (bias) {
+      leaves.push_back(Leaf({groups, 24}, "up bias"));
+      leaves.push_back(Leaf({groups, 16}, "down bias"));
+    }
+    for (const size_t i : {1, 2}) {
+      leaves[i].mutable_grad() = at::ones_like(leaves[i].detach());
+    }
+    const at::Tensor none;
+    const at::Tensor y = ffn(
+        leaves[0], rows,
+        GroupedFfnWeights{leaves[1], bias ? leaves[3] : none, leaves[2], bias ? leaves[4] : none},
+        activation);
+    y.backward(Random({total, 16}, "grad", dtype));
+    std::vector<at::Tensor> results = {y.detach()};
+    for (const at::Tensor& leaf : leaves) results.push_back(leaf.grad());
+    return results;
+  }
+};
+
+TEST_P(GroupedGemmFfnTest, EqualsGroupsInTurn) {
+  const ThreadsScope in_turn(kInTurn);
+  for (const auto& rows : {std::vector<int64_t>{5, 0, 9, 1}, {0, 0, 7}, {3}, {0, 12, 0}}) {
+    const auto expected = Run(GroupedFfn, rows, at::kDouble);
+    for (const auto& [dtype, tolerance] : {std::pair(at::kFloat, 1e-5), {at::kBFloat16, 3e-2}}) {
+      const auto actual = Run(GroupedGemmFfn, rows, dtype);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_EQ(actual[i].scalar_type(), i < 2 ? dtype : at::kDouble);
+        // A gradient through ReLU jumps where rounding moves its input across zero.
+        const bool jumps = dtype == at::kBFloat16 && std::get<0>(GetParam()) == Activation::kRelu;
+        EXPECT_LE(RelativeError(actual[i], expected[i]), jumps ? 0.15 : tolerance)
+            << i << ", " << dtype;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GroupedGemmFfnTest,
+                         testing::Combine(testing::Values(Activation::kGeluTanh, Activation::kGelu,
+                                                          Activation::kRelu),
+                                          testing::Bool()));
 
 TEST(GroupedFfnShapesTest, RowsThatDoNotAddUpAreRefused) {
   const GroupedFfnWeights weights = {Random({2, 3, 5}, "a"), {}, Random({2, 5, 3}, "b"), {}};
