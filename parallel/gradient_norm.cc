@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -47,6 +48,11 @@ double SumOfSquares(const Scalar* x, int64_t count) {
 }
 
 double SumOfSquares(const at::Tensor& flat) {
+  if (!flat.is_cpu()) {
+    // Summed in float64, without a copy in it.
+    const auto norm = at::linalg_vector_norm(flat, 2, {}, false, at::kDouble).item<double>();
+    return norm * norm;
+  }
   if (flat.scalar_type() == at::kFloat) {
     return SumOfSquares(flat.const_data_ptr<float>(), flat.numel());
   }
