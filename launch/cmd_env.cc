@@ -24,6 +24,7 @@
 #include "launch/build_identity.h"
 #include "launch/commands.h"
 #include "launch/distributed_init.h"
+#include "launch/gpus.h"
 
 namespace hypermoe {
 namespace {
@@ -98,6 +99,7 @@ std::string DescribeMachine() {
   text += Line("  kernel", absl::StrCat(system.sysname, " ", system.release, " ", system.machine));
   text += Line("  CPU", ProcValue("/proc/cpuinfo", "model name"));
   text += Line("  CPUs", absl::StrCat(sysconf(_SC_NPROCESSORS_ONLN), " online"));
+  text += Line("  GPUs", GpuText(FindGpus()));
   text += Line("  memory",
                absl::StrCat(Gibibytes(ProcValue("/proc/meminfo", "MemTotal")), ", available ",
                             Gibibytes(ProcValue("/proc/meminfo", "MemAvailable")),

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "launch/commands.h"
+#include "launch/gpus.h"
 #include "runtime/agreement.h"
 #include "runtime/evaluator.h"
 
@@ -18,12 +19,14 @@ struct Arguments {
 
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
   const absl::StatusOr<LayoutOverrides> layout =
-      ReadLayoutOverrides(arguments.overrides, true, world->size());
+      ReadLayoutOverrides(arguments.overrides, ComputingFields(), world->size());
   RETURN_IF_ERROR(Agree(*world, layout.status()));
+  ASSIGN_OR_RETURN(world, WorldOnDevice(std::move(world), layout->mesh));
   UseThreads(0);
   EvaluateOptions options = arguments.options;
   options.dtype = layout->dtype;
-  ASSIGN_OR_RETURN(const EvaluateResult result, Evaluate(options, world, layout->expert_parallel));
+  ASSIGN_OR_RETURN(const EvaluateResult result,
+                   Evaluate(options, world, layout->mesh.expert_parallel()));
 
   // Ordered as people read it; doubles are written so that they read back exactly.
   const nlohmann::ordered_json line = {{"loss", result.loss},
@@ -45,8 +48,10 @@ JobBody DefineEvaluate(CLI::App& app) {
                  "Token file made by `hypermoe prepare`, all of it; default: the run's own "
                  "validation tokens")
       ->type_name("PREFIX");
-  AddSetOption(app, &arguments->overrides,
-               "mesh.expert_parallel or runtime.dtype, where it should differ from training");
+  AddSetOption(
+      app, &arguments->overrides,
+      "mesh.expert_parallel, mesh.device, mesh.gpu_transport or runtime.dtype, where it should "
+      "differ from training");
   app.footer(
       "The last line of standard output is a JSON object with loss (nats a token), perplexity, "
       "tokens and step.\n"

@@ -21,8 +21,9 @@ struct Arguments {
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
   ExportOptions options = arguments.options;
   ASSIGN_OR_RETURN(options.max_shard_bytes, ParseByteSize(arguments.max_shard));
-  RETURN_IF_ERROR(
-      Agree(*world, ReadLayoutOverrides(arguments.overrides, false, world->size()).status()));
+  RETURN_IF_ERROR(Agree(
+      *world,
+      ReadLayoutOverrides(arguments.overrides, {"mesh.expert_parallel"}, world->size()).status()));
   UseThreads(0);
   RETURN_IF_ERROR(ExportModel(options, *world));
   return WriteResult(absl::StrCat("model  ", options.output, "\n"), *world);

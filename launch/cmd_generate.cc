@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "launch/commands.h"
+#include "launch/gpus.h"
 #include "runtime/agreement.h"
 #include "runtime/generator.h"
 
@@ -17,13 +18,16 @@ struct Arguments {
 };
 
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
-  const absl::StatusOr<LayoutOverrides> layout =
-      ReadLayoutOverrides(arguments.overrides, false, world->size());
+  const absl::StatusOr<LayoutOverrides> layout = ReadLayoutOverrides(
+      arguments.overrides, {"mesh.expert_parallel", "mesh.device", "mesh.gpu_transport"},
+      world->size());
   RETURN_IF_ERROR(Agree(*world, layout.status()));
+  ASSIGN_OR_RETURN(world, WorldOnDevice(std::move(world), layout->mesh));
   UseThreads(0);
   GenerateOptions options = arguments.options;
   if (arguments.greedy) options.temperature = 0;
-  ASSIGN_OR_RETURN(const std::string text, Generate(options, world, layout->expert_parallel));
+  ASSIGN_OR_RETURN(const std::string text,
+                   Generate(options, world, layout->mesh.expert_parallel()));
   return WriteResult(options.prompt + text + "\n", *world);
 }
 
@@ -58,8 +62,10 @@ JobBody DefineGenerate(CLI::App& app) {
       ->check(Within(0, 1e19))
       ->type_name("N")
       ->capture_default_str();
-  AddSetOption(app, &arguments->overrides,
-               "mesh.expert_parallel, where it should differ from the default");
+  AddSetOption(
+      app, &arguments->overrides,
+      "mesh.expert_parallel, mesh.device or mesh.gpu_transport, where it should differ from the "
+      "default");
   app.footer(
       "Prints the prompt and its continuation.\n"
       "Example:\n"

@@ -44,9 +44,10 @@ absl::StatusOr<GrowthOptions> OptionsOf(const Arguments& arguments, int world_si
         absl::StartsWith(assignment, "model.") || absl::StartsWith(assignment, "hyper.");
     (of_model ? options.changes : layout).push_back(assignment);
   }
-  ASSIGN_OR_RETURN(const LayoutOverrides overrides,
-                   ReadLayoutOverrides(layout, /*allow_dtype=*/true, world_size));
-  options.expert_parallel = overrides.expert_parallel;
+  ASSIGN_OR_RETURN(
+      const LayoutOverrides overrides,
+      ReadLayoutOverrides(layout, {"mesh.expert_parallel", "runtime.dtype"}, world_size));
+  options.expert_parallel = overrides.mesh.expert_parallel();
   options.dtype = overrides.dtype;
   return options;
 }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "launch/build_identity.h"
 #include "launch/commands.h"
+#include "launch/gpus.h"
 #include "parallel/process_mesh.h"
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
@@ -98,6 +99,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   options.threads = UseThreads(options.config.runtime().threads());
   RETURN_IF_ERROR(CheckSameRun(options.config, options.threads, *world));
   const int degree = ExpertDegree(options.config, world->size());
+  ASSIGN_OR_RETURN(world, WorldOnDevice(std::move(world), options.config.mesh()));
   const ProcessMesh mesh = ProcessMesh::Create(world, degree);
   WarnOfSplitExpertGroups(mesh);
   return Pretrain(options, mesh);

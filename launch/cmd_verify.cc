@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "launch/commands.h"
+#include "launch/gpus.h"
 #include "runtime/agreement.h"
 #include "runtime/verify.h"
 #include "runtime/verify_report.h"
@@ -18,12 +19,14 @@ struct Arguments {
 
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
   const absl::StatusOr<LayoutOverrides> layout =
-      ReadLayoutOverrides(arguments.overrides, true, world->size());
+      ReadLayoutOverrides(arguments.overrides, ComputingFields(), world->size());
   RETURN_IF_ERROR(Agree(*world, layout.status()));
+  ASSIGN_OR_RETURN(world, WorldOnDevice(std::move(world), layout->mesh));
   UseThreads(0);
   VerifyOptions options = arguments.options;
   options.dtype = layout->dtype;
-  ASSIGN_OR_RETURN(const VerifyResult result, Verify(options, world, layout->expert_parallel));
+  ASSIGN_OR_RETURN(const VerifyResult result,
+                   Verify(options, world, layout->mesh.expert_parallel()));
 
   RETURN_IF_ERROR(WriteResult(VerifyTable(result) + VerifyJson(result) + "\n", *world));
   return Agree(*world, VerifyStatus(result));
@@ -42,8 +45,10 @@ JobBody DefineVerify(CLI::App& app) {
                  "1e-4, with --set runtime.dtype=float64 1e-9")
       ->check(Within(0, 1))
       ->type_name("T");
-  AddSetOption(app, &arguments->overrides,
-               "mesh.expert_parallel or runtime.dtype (float64 for the strictest comparison)");
+  AddSetOption(
+      app, &arguments->overrides,
+      "mesh.expert_parallel, mesh.device, mesh.gpu_transport or runtime.dtype (float64 for the "
+      "strictest comparison)");
   app.footer(
       "Compares logits, losses, gradients, routing and greedy tokens, whatever the file has. Ends "
       "with 0 if every\n"

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -48,23 +49,29 @@ absl::Status CheckExpertDegree(int degree, int world_size) {
       "): set it to one of ", absl::StrJoin(divisors, ", "), ", or start another number of ranks"));
 }
 
+const std::vector<std::string>& ComputingFields() {
+  static const auto* const fields = new std::vector<std::string>{
+      "mesh.expert_parallel", "mesh.device", "mesh.gpu_transport", "runtime.dtype"};
+  return *fields;
+}
+
 absl::StatusOr<LayoutOverrides> ReadLayoutOverrides(const std::vector<std::string>& overrides,
-                                                    bool allow_dtype, int world_size) {
+                                                    const std::vector<std::string>& fields,
+                                                    int world_size) {
   bool dtype_given = false;
   for (const std::string& assignment : overrides) {
-    const bool is_dtype = absl::StartsWith(assignment, "runtime.dtype=");
-    if (!absl::StartsWith(assignment, "mesh.expert_parallel=") && !(allow_dtype && is_dtype)) {
-      return UsageError(absl::StrCat(
-          "--set ", assignment, ": a trained model is given ",
-          allow_dtype ? "mesh.expert_parallel and runtime.dtype" : "mesh.expert_parallel",
-          " only; everything else stands in its checkpoint"));
+    const std::string field = assignment.substr(0, assignment.find('='));
+    if (std::find(fields.begin(), fields.end(), field) == fields.end()) {
+      return UsageError(absl::StrCat("--set ", assignment, ": a trained model is given ",
+                                     absl::StrJoin(fields, ", "),
+                                     " only; everything else stands in its checkpoint"));
     }
-    dtype_given = dtype_given || is_dtype;
+    dtype_given = dtype_given || field == "runtime.dtype";
   }
   ASSIGN_OR_RETURN(const RunConfig config, LoadConfig("", overrides));
   RETURN_IF_ERROR(CheckExpertDegree(config.mesh().expert_parallel(), world_size));
   LayoutOverrides result;
-  result.expert_parallel = config.mesh().expert_parallel();
+  result.mesh = config.mesh();
   if (dtype_given) result.dtype = RuntimeConfig::Dtype_Name(config.runtime().dtype());
   return result;
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "configs/run.pb.h"
 #include "launch/run_job.h"
 #include "runtime/status.h"
 
@@ -45,14 +46,17 @@ int UseThreads(int configured);
 // degree.
 absl::Status CheckExpertDegree(int degree, int world_size);
 
-// The options that a finished model can still be given by --set: mesh.expert_parallel, and
-// runtime.dtype if `allow_dtype`.
+// What a finished model can still be given by --set.
 struct LayoutOverrides {
-  int expert_parallel = 0;  // 0: default
-  std::string dtype;        // "": as trained
+  MeshConfig mesh;    // with its defaults
+  std::string dtype;  // "": as trained
 };
+// `fields`: those that the command allows, of mesh.* and runtime.dtype.
 absl::StatusOr<LayoutOverrides> ReadLayoutOverrides(const std::vector<std::string>& overrides,
-                                                    bool allow_dtype, int world_size);
+                                                    const std::vector<std::string>& fields,
+                                                    int world_size);
+// Those of commands that compute with the model, whose result may differ by rounding.
+const std::vector<std::string>& ComputingFields();
 
 // Writes `text` to stdout and flushes: a full disk or a closed pipe is an error, not a silent loss.
 absl::Status WriteStdout(const std::string& text);

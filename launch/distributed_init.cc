@@ -33,9 +33,9 @@ std::vector<int> CoresOf(const CoreMask& mask) {
   return cores;
 }
 
-// This rank's share of its machine's cores; 0 until a context has asked the other ranks. One for
-// the process, as MPI is.
-int job_share_of_cores = 0;
+// What a context has found out from the other ranks. One for the process, as MPI is.
+MachinePlace machine_place;
+int job_share_of_cores = 0;  // this rank's share of its machine's; 0: nobody has asked
 
 // Open MPI's mpirun and srun --mpi=pmix set the first ones; MPICH's, Intel's and srun --mpi=pmi2
 // the last.
@@ -77,6 +77,8 @@ int LaunchRank() {
   return text == nullptr ? 0 : std::atoi(text);
 }
 
+MachinePlace RankOnMachine() { return machine_place; }
+
 int AvailableThreads() {
   if (job_share_of_cores > 0) return job_share_of_cores;
   return FairShareOfCores({CoresOf(OwnCoreMask())}, 0);
@@ -115,11 +117,13 @@ DistributedContext::DistributedContext(int* argc, char*** argv)
 
 void DistributedContext::JoinMpi(int* argc, char*** argv) {
   int provided = MPI_THREAD_SINGLE;
-  Check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
-  if (provided < MPI_THREAD_FUNNELED) {
+  // The backward pass of tensors on a GPU runs, and communicates, on a thread of LibTorch's while
+  // the main thread waits for it.
+  Check(MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
+  if (provided < MPI_THREAD_SERIALIZED) {
     throw CommError(
-        "the MPI library allows no threads at all (MPI_THREAD_SINGLE), expected at least "
-        "MPI_THREAD_FUNNELED: use an MPI built with thread support");
+        "the MPI library does not let several threads communicate in turn, expected at least "
+        "MPI_THREAD_SERIALIZED: use an MPI built with thread support");
   }
   under_mpi_ = true;
   CheckLauncherAgrees();
@@ -128,17 +132,17 @@ void DistributedContext::JoinMpi(int* argc, char*** argv) {
   Check(
       MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, /*key=*/0, MPI_INFO_NULL, &machine),
       "MPI_Comm_split_type");
-  Check(MPI_Comm_rank(machine, &local_rank_), "MPI_Comm_rank");
-  Check(MPI_Comm_size(machine, &local_size_), "MPI_Comm_size");
+  Check(MPI_Comm_rank(machine, &machine_place.rank), "MPI_Comm_rank");
+  Check(MPI_Comm_size(machine, &machine_place.size), "MPI_Comm_size");
   const CoreMask own = OwnCoreMask();
-  std::vector<CoreMask> masks(local_size_);
+  std::vector<CoreMask> masks(machine_place.size);
   Check(MPI_Allgather(own.data(), sizeof(own), MPI_BYTE, masks.data(), sizeof(own), MPI_BYTE,
                       machine),
         "MPI_Allgather");
   MPI_Comm_free(&machine);
   std::vector<std::vector<int>> cores_by_rank;
   for (const CoreMask& mask : masks) cores_by_rank.push_back(CoresOf(mask));
-  job_share_of_cores = FairShareOfCores(cores_by_rank, local_rank_);
+  job_share_of_cores = FairShareOfCores(cores_by_rank, machine_place.rank);
 
   world_ = NewMpiWorldCommunicator();
 }

@@ -15,8 +15,9 @@ namespace hypermoe {
 
 class DistributedContext {
  public:
-  // Joins the job; at most once in a process, on its main thread, which alone may then communicate.
-  // Throws CommError if the launcher belongs to another MPI library than the one this program uses.
+  // Joins the job; at most once in a process, on its main thread. Threads may then communicate, one
+  // at a time. Throws CommError if the launcher belongs to another MPI library than the one this
+  // program uses.
   DistributedContext(int* argc, char*** argv);
 
   // Leaves the job: collective, waits for the other ranks. When an exception unwinds through here
@@ -27,16 +28,11 @@ class DistributedContext {
   DistributedContext& operator=(const DistributedContext&) = delete;
 
   const std::shared_ptr<Communicator>& world() const { return world_; }
-  // This rank among those of the same machine.
-  int local_rank() const { return local_rank_; }
-  int local_size() const { return local_size_; }
 
  private:
   void JoinMpi(int* argc, char*** argv);
 
   std::shared_ptr<Communicator> world_;
-  int local_rank_ = 0;
-  int local_size_ = 1;
   bool under_mpi_ = false;
   int exceptions_at_start_ = 0;
 };
@@ -49,6 +45,13 @@ class DistributedContext {
 // Threads that this rank can use without taking cores from others of the same machine, at least 1.
 // Before a context has joined the job, or without one, as if this rank were alone on the machine.
 int AvailableThreads();
+
+// This process among the ranks of its machine; alone before a context has joined the job.
+struct MachinePlace {
+  int rank = 0;
+  int size = 1;
+};
+MachinePlace RankOnMachine();
 
 // What the environment says before a context has joined the job: whether a launcher started this
 // process as a rank, and as which one of the world (0 without a launcher).

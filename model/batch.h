@@ -14,6 +14,10 @@ struct Batch {
   // int64: the row's number within the global batch of the step, the same at every layout. Keys
   // random numbers.
   at::Tensor row_ids_B;
+
+  Batch To(at::Device device) const {
+    return {input_ids_BS.to(device), labels_BS.to(device), row_ids_B.to(device)};
+  }
 };
 
 // A label that counts neither in the loss nor in its divisor.

@@ -29,7 +29,7 @@ int64_t CapacityGroupRows(const CapacityConfig& config) {
 at::Tensor ChoicesTaken(const at::Tensor& expert_ids_TK, int64_t num_rows, int64_t num_experts,
                         const CapacityConfig& config) {
   if (config.mode() == CapacityConfig::none) return {};
-  const at::Tensor dense_TK = expert_ids_TK.contiguous();
+  const at::Tensor dense_TK = expert_ids_TK.cpu().contiguous();
   const int64_t num_tokens = dense_TK.size(0), top_k = dense_TK.size(1);
   const int64_t row_tokens = num_rows == 0 ? 0 : num_tokens / num_rows;
   TORCH_CHECK(row_tokens * num_rows == num_tokens, "capacity: ", num_tokens,
@@ -49,7 +49,7 @@ at::Tensor ChoicesTaken(const at::Tensor& expert_ids_TK, int64_t num_rows, int64
       }
     }
   }
-  return taken_TK;
+  return taken_TK.to(expert_ids_TK.device());
 }
 
 }  // namespace hypermoe

@@ -26,12 +26,13 @@ std::vector<int64_t> SparseLayers(const ModelConfig& config) {
   return layers;
 }
 
-Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, Precision precision,
+Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, TensorChoice tensors,
            std::shared_ptr<TokenDispatcher> dispatcher)
-    : config_(model), precision_(precision), sparse_layers_(SparseLayers(model)) {
+    : config_(model), tensors_(tensors), sparse_layers_(SparseLayers(model)) {
   TORCH_CHECK(sparse_layers_.empty() || dispatcher != nullptr,
               "a sparse model needs a token dispatcher");
-  ParameterFactory factory(seed, precision.parameters, &parameters_);
+  ParameterFactory factory(seed, at::dtype(tensors.parameters).device(tensors.device),
+                           &parameters_);
   const Init embedding = Init::Normal(model.init_std());
   wte_VD_ = factory.Make("wte.weight", {model.vocab_size(), model.hidden_size()}, embedding);
   wpe_SD_ = factory.Make("wpe.weight", {model.sequence_length(), model.hidden_size()}, embedding);
@@ -63,7 +64,7 @@ at::Tensor Gpt2::Embed(const Batch& batch, const ForwardMode& mode) const {
               " tokens is longer than model.sequence_length (", config_.sequence_length(), ")");
   const at::Tensor tokens_BSD = EmbeddingRows(wte_VD_, batch.input_ids_BS);
   const at::Tensor x_BSD =
-      (tokens_BSD + wpe_SD_.narrow(0, past, positions)).to(precision_.activations);
+      (tokens_BSD + wpe_SD_.narrow(0, past, positions)).to(tensors_.activations);
   const double dropout = mode.training ? EmbeddingDropoutOf(config_) : 0.0;
   return KeyedDropout(x_BSD.view({-1, config_.hidden_size()}), dropout,
                       mode.key.Derive("embedding"), batch.row_ids_B);

@@ -42,17 +42,19 @@ struct ModelOutput {
   std::vector<RoutingResult> routing;  // by sparse layer
 };
 
-struct Precision {
+// What tensors are made of.
+struct TensorChoice {
   at::ScalarType parameters = at::kFloat;   // and their gradients
   at::ScalarType activations = at::kFloat;  // and matrix products; the router's and statistics of
                                             // norms have that of parameters
+  at::Device device = at::kCPU;
 };
 
 class Gpt2 {
  public:
   // Makes all parameters, keyed by `seed`. The dispatcher (over model.num_experts experts) decides
   // which experts are held here; null for kind dense. Nothing is communicated.
-  Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, Precision precision,
+  Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, TensorChoice tensors,
        std::shared_ptr<TokenDispatcher> dispatcher);
   ~Gpt2();
 
@@ -67,6 +69,8 @@ class Gpt2 {
   void ParametersChanged();
 
   std::vector<Parameter>& parameters() { return parameters_; }
+  // Where the parameters are, and batches must be.
+  at::Device device() const { return tensors_.device; }
   const std::vector<int64_t>& sparse_layers() const { return sparse_layers_; }
   // Null unless kind is hyper.
   const HyperNetwork* hyper_network() const { return hyper_.get(); }
@@ -75,7 +79,7 @@ class Gpt2 {
   at::Tensor Embed(const Batch& batch, const ForwardMode& mode) const;
 
   ModelConfig config_;
-  Precision precision_;
+  TensorChoice tensors_;
   std::vector<Parameter> parameters_;
   std::vector<int64_t> sparse_layers_;
   at::Tensor wte_VD_, wpe_SD_, ln_f_weight_, ln_f_bias_;

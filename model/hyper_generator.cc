@@ -109,7 +109,7 @@ at::Tensor HyperGenerator::WeightsOfSelections(const at::Tensor& members_MK) con
   const at::Tensor weights_MN = at::zeros({members_MK.size(0), num_experts_},
                                           layer_embedding_.options().requires_grad(false));
   if (!selected) weights_MN.fill_(weight);
-  return weights_MN.scatter_(1, members_MK, selected ? weight : 0.0);
+  return weights_MN.scatter_(1, members_MK.to(weights_MN.device()), selected ? weight : 0.0);
 }
 
 at::Tensor HyperGenerator::WeightsOfProbabilities(const at::Tensor& probs_TN) const {

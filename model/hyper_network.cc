@@ -36,8 +36,9 @@ at::Tensor ApplyNetworks(const at::Tensor& sorted_TD, const std::vector<int64_t>
 }
 
 std::vector<int64_t> ToVector(const at::Tensor& counts) {
-  const int64_t* data = counts.const_data_ptr<int64_t>();
-  return {data, data + counts.numel()};
+  const at::Tensor on_host = counts.cpu();
+  const int64_t* data = on_host.const_data_ptr<int64_t>();
+  return {data, data + on_host.numel()};
 }
 
 }  // namespace

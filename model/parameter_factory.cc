@@ -8,7 +8,7 @@ namespace hypermoe {
 
 at::Tensor ParameterFactory::Make(const std::string& name, at::IntArrayRef shape, Init init,
                                   ParameterGroup group) {
-  at::Tensor value = at::empty(shape, dtype_);
+  at::Tensor value = at::empty(shape, options_.device(at::kCPU));
   Fill(value, name, init);
   Parameter parameter;
   parameter.name = name;
@@ -21,7 +21,7 @@ at::Tensor ParameterFactory::MakeExperts(const std::string& name, ExpertRange ex
                                          at::IntArrayRef shape, Init init) {
   std::vector<int64_t> stacked{experts.size()};
   stacked.insert(stacked.end(), shape.begin(), shape.end());
-  at::Tensor value = at::empty(stacked, dtype_);
+  at::Tensor value = at::empty(stacked, options_.device(at::kCPU));
   Parameter parameter;
   parameter.name = name;
   parameter.group = ParameterGroup::kExpert;
@@ -33,10 +33,10 @@ at::Tensor ParameterFactory::MakeExperts(const std::string& name, ExpertRange ex
   return Register(std::move(parameter), value);
 }
 
-at::Tensor ParameterFactory::Register(Parameter parameter, at::Tensor value) {
-  parameter.value = value.set_requires_grad(true);
+at::Tensor ParameterFactory::Register(Parameter parameter, const at::Tensor& value) {
+  parameter.value = value.to(options_.device()).set_requires_grad(true);
   parameters_->push_back(std::move(parameter));
-  return value;
+  return parameters_->back().value;
 }
 
 void ParameterFactory::Fill(const at::Tensor& tensor, const std::string& name, Init init) const {

@@ -25,9 +25,10 @@ struct Init {
 
 class ParameterFactory {
  public:
-  // Parameters are appended to `parameters` , leaves of `dtype` that require grad.
-  ParameterFactory(uint64_t seed, at::ScalarType dtype, std::vector<Parameter>* parameters)
-      : seed_(seed), dtype_(dtype), parameters_(parameters) {}
+  // Parameters are appended to `parameters`, leaves of this dtype and device that require grad. The
+  // initial values have the same bits on every device.
+  ParameterFactory(uint64_t seed, at::TensorOptions options, std::vector<Parameter>* parameters)
+      : seed_(seed), options_(options), parameters_(parameters) {}
 
   // A replicated parameter, kDense or kHyper. Decayed if it has two or more dimensions.
   at::Tensor Make(const std::string& name, at::IntArrayRef shape, Init init,
@@ -38,11 +39,11 @@ class ParameterFactory {
                          Init init);
 
  private:
-  at::Tensor Register(Parameter parameter, at::Tensor value);
+  at::Tensor Register(Parameter parameter, const at::Tensor& value);
   void Fill(const at::Tensor& tensor, const std::string& name, Init init) const;
 
   uint64_t seed_;
-  at::ScalarType dtype_;
+  at::TensorOptions options_;
   std::vector<Parameter>* parameters_;
 };
 

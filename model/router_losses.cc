@@ -7,6 +7,7 @@
 #include <ATen/ops/scatter_add.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 namespace hypermoe {
 namespace {
@@ -34,6 +35,11 @@ at::Tensor ImportanceByRow(const RoutingResult& layer, int64_t row_tokens) {
   return SumByExpert(layer.gate_TK, layer, row_tokens);
 }
 
+// float32, whatever the precision of the router is.
+at::TensorOptions OnDeviceOf(const std::vector<RoutingResult>& routing) {
+  return at::device(routing[0].logits_TN.device());
+}
+
 at::Tensor LoadByRow(const RoutingResult& layer, int64_t row_tokens) {
   return layer.load_TN.defined()
              ? ByRow(layer.load_TN, row_tokens).sum(1)
@@ -49,7 +55,7 @@ std::vector<at::Tensor> CountChoices(const std::vector<RoutingResult>& routing) 
     dropped.push_back(layer.taken_TK.defined() ? at::bincount(layer.expert_ids_TK.masked_select(
                                                                   layer.taken_TK.logical_not()),
                                                               {}, num_experts)
-                                               : at::zeros({num_experts}, at::kLong));
+                                               : at::zeros_like(all.back()));
   }
   return {at::stack(all).to(at::kDouble), at::stack(dropped).to(at::kDouble)};
 }
@@ -111,7 +117,7 @@ at::Tensor SwitchBalanceOfMicroBatch(const std::vector<RoutingResult>& routing,
 
 // The sum over layers and this rank's rows of their losses.
 at::Tensor SwitchBalanceOfRows(const std::vector<RoutingResult>& routing, int64_t row_tokens) {
-  at::Tensor sum = at::zeros({});
+  at::Tensor sum = at::zeros({}, OnDeviceOf(routing));
   for (const RoutingResult& layer : routing) {
     const at::Tensor mean_BN = ByRow(layer.probs_TN, row_tokens).mean(1);
     const auto row_choices = static_cast<double>(row_tokens * layer.expert_ids_TK.size(1));
@@ -123,7 +129,7 @@ at::Tensor SwitchBalanceOfRows(const std::vector<RoutingResult>& routing, int64_
 }
 
 at::Tensor RouterZ(const std::vector<RoutingResult>& routing, double batch_tokens) {
-  at::Tensor sum = at::zeros({});
+  at::Tensor sum = at::zeros({}, OnDeviceOf(routing));
   for (const RoutingResult& layer : routing) {
     sum = sum + at::logsumexp(layer.logits_TN, 1).pow(2).sum();
   }
@@ -138,7 +144,8 @@ RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int6
                                  const ModelConfig& model, const BatchScale& scale,
                                  Communicator& world) {
   RouterLosses losses;
-  losses.switch_balance = losses.importance = losses.load = losses.router_z = at::zeros({});
+  losses.switch_balance = losses.importance = losses.load = losses.router_z =
+      at::zeros({}, routing.empty() ? at::TensorOptions() : OnDeviceOf(routing));
   losses.tokens_LN = losses.dropped_LN = at::zeros({0, 0}, at::kLong);
   if (routing.empty()) return losses;
 

@@ -41,7 +41,7 @@ Selections::Selections(int64_t num_experts, int64_t top_k)
 
 at::Tensor Selections::NumberOf(const at::Tensor& expert_ids_TK) const {
   if (top_k_ == 1) return expert_ids_TK.flatten();
-  const at::Tensor dense_TK = expert_ids_TK.contiguous();
+  const at::Tensor dense_TK = expert_ids_TK.cpu().contiguous();
   const int64_t* ids = dense_TK.const_data_ptr<int64_t>();
   at::Tensor numbers_T = at::empty({dense_TK.size(0)}, at::kLong);
   int64_t* numbers = numbers_T.mutable_data_ptr<int64_t>();
@@ -52,11 +52,11 @@ at::Tensor Selections::NumberOf(const at::Tensor& expert_ids_TK) const {
     numbers[t] = 0;
     for (int64_t i = 0; i < top_k_; ++i) numbers[t] += binomial_[i + 1][members[i]];
   }
-  return numbers_T;
+  return numbers_T.to(expert_ids_TK.device());
 }
 
 at::Tensor Selections::Members(const at::Tensor& numbers_M) const {
-  const at::Tensor dense_M = numbers_M.contiguous();
+  const at::Tensor dense_M = numbers_M.cpu().contiguous();
   const int64_t* numbers = dense_M.const_data_ptr<int64_t>();
   at::Tensor members_MK = at::empty({dense_M.numel(), top_k_}, at::kLong);
   int64_t* members = members_MK.mutable_data_ptr<int64_t>();
@@ -70,7 +70,7 @@ at::Tensor Selections::Members(const at::Tensor& numbers_M) const {
       members[m * top_k_ + i - 1] = member;
     }
   }
-  return members_MK;
+  return members_MK.to(numbers_M.device());
 }
 
 }  // namespace hypermoe

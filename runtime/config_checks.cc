@@ -272,9 +272,11 @@ absl::Status ValidateConfig(const RunConfig& config) {
                                     optimizer.learning_rate(), "): change either"));
   }
   RETURN_IF_ERROR(CheckLength(config));
-  if (config.mesh().device() == MeshConfig::cuda) {
+  if (config.mesh().device() == MeshConfig::cpu &&
+      config.mesh().gpu_transport() != MeshConfig::nccl) {
     return ConfigError(
-        "mesh.device is cuda, but this build has no CUDA support: set mesh.device=cpu");
+        "mesh.gpu_transport is host_staged, but mesh.device is cpu, where nothing travels between "
+        "GPUs: set mesh.device=cuda, or leave mesh.gpu_transport out");
   }
   return absl::OkStatus();
 }

@@ -44,8 +44,8 @@ class Decoder {
       std::copy(ids.end() - fresh, ids.end(), batch.input_ids_BS.mutable_data_ptr<int64_t>());
     ForwardMode mode;
     mode.cache = &cache_;
-    const ModelOutput output = model_.Forward(batch, mode);
-    return rows == 1 ? output.logits_TV[fresh - 1] : at::Tensor();
+    const ModelOutput output = model_.Forward(batch.To(model_.device()), mode);
+    return rows == 1 ? output.logits_TV[fresh - 1].cpu() : at::Tensor();
   }
 
  private:

@@ -187,7 +187,7 @@ absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
       return InternalError(
           absl::StrCat("tensor '", Printable(name), "' is not what its source says it is"));
     }
-    const at::Tensor dense = tensor.contiguous();
+    const at::Tensor dense = tensor.cpu().contiguous();
     RETURN_IF_ERROR(file->Write(dense.const_data_ptr(), dense.nbytes()));
   }
   return file->Commit();

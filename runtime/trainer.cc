@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <array>
@@ -22,16 +23,16 @@
 namespace hypermoe {
 namespace {
 
-Precision PrecisionOf(const RuntimeConfig& config) {
+TensorChoice TensorsOf(const RuntimeConfig& config, at::Device device) {
   switch (config.dtype()) {
     case RuntimeConfig::float64:
-      return {at::kDouble, at::kDouble};
+      return {at::kDouble, at::kDouble, device};
     case RuntimeConfig::bfloat16:
-      return {at::kFloat, at::kBFloat16};
+      return {at::kFloat, at::kBFloat16, device};
     case RuntimeConfig::float32:
       break;
   }
-  return {at::kFloat, at::kFloat};
+  return {at::kFloat, at::kFloat, device};
 }
 
 AdamWOptions OptionsOf(const OptimizerConfig& config) {
@@ -162,7 +163,7 @@ std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh
   HyperConfig hyper = config.hyper();
   hyper.set_execution(ChooseExecution(config, mesh.world->size(), mesh.expert->size()).execution);
   return std::make_unique<Gpt2>(config.model(), hyper, config.runtime().seed(),
-                                PrecisionOf(config.runtime()), dispatcher);
+                                TensorsOf(config.runtime(), mesh.world->device()), dispatcher);
 }
 
 Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
@@ -204,21 +205,35 @@ void Trainer::AccumulateGradients(int64_t step, StepResult* result) {
   Stopwatch watch(phase_observer_);
   for (FlatBuffer& buffer : buffers_) buffer.ZeroGradients();
   watch.Lap("optimizer", &result->seconds.optimizer);
-  for (int64_t i = 0; i < config_.train().micro_batches(); ++i) RunMicroBatch(step, i, result);
+  at::Tensor losses_5;
+  for (int64_t i = 0; i < config_.train().micro_batches(); ++i) {
+    RunMicroBatch(step, i, &losses_5, result);
+  }
 
   Stopwatch after_backward(phase_observer_);
   model_->FinishBackward();
   after_backward.Lap("backward", &result->seconds.backward);
   reducer_.Finish();
+  losses_5 = losses_5.cpu();
+  const double* losses = losses_5.const_data_ptr<double>();
+  result->loss = losses[0];
+  result->balance_loss = losses[1];
+  result->importance_loss = losses[2];
+  result->load_loss = losses[3];
+  result->router_z_loss = losses[4];
+  result->tokens_LN = result->tokens_LN.cpu();
+  result->dropped_LN = result->dropped_LN.cpu();
   after_backward.Lap("reduce", &result->seconds.reduce);
 }
 
 // Micro-batch i is a fixed set of the batch's rows, cut over the ranks afterwards; a rank may get
 // none and still takes part.
-void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* result) {
+void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, at::Tensor* losses_5,
+                            StepResult* result) {
   Stopwatch watch(phase_observer_);
   const TrainConfig& train = config_.train();
-  const Batch batch = batches_->Take(step * train.micro_batches() + micro_batch);
+  const Batch batch =
+      batches_->Take(step * train.micro_batches() + micro_batch).To(mesh_.world->device());
   watch.Lap("data", &result->seconds.data);
 
   ForwardMode mode;
@@ -239,14 +254,15 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* resul
   if (micro_batch + 1 == train.micro_batches()) reducer_.Arm();
   (language_model + router.Total()).backward();
   watch.Lap("backward", &result->seconds.backward);
-  result->loss += language_model.item<double>();
-  result->balance_loss += router.switch_balance.item<double>();
-  result->importance_loss += router.importance.item<double>();
-  result->load_loss += router.load.item<double>();
-  result->router_z_loss += router.router_z.item<double>();
-  const auto add = [](at::Tensor& sum, const at::Tensor& counts) {
-    sum = sum.defined() ? sum + counts : counts;
+  const auto add = [](at::Tensor& sum, const at::Tensor& share) {
+    sum = sum.defined() ? sum + share : share;
   };
+  // Nothing of this is looked at before the step's end: the host need not wait for a GPU.
+  const auto value = [&](const at::Tensor& loss) {
+    return loss.detach().to(language_model.device(), at::kDouble);
+  };
+  add(*losses_5, at::stack({value(language_model), value(router.switch_balance),
+                            value(router.importance), value(router.load), value(router.router_z)}));
   add(result->tokens_LN, router.tokens_LN);
   add(result->dropped_LN, router.dropped_LN);
 }
@@ -278,7 +294,8 @@ double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t ma
     const int64_t rows = std::min(pass.rows, chosen - begin);
     const RowRange mine = UnitsOfRank(rows, pass.unit, world.size(), world.rank());
     const Batch batch =
-        windows.Windows((begin + mine.begin) * stride, (begin + mine.end) * stride, stride);
+        windows.Windows((begin + mine.begin) * stride, (begin + mine.end) * stride, stride)
+            .To(model.device());
     const ModelOutput output = model.Forward(batch, ForwardMode{});
     sums[0] += CrossEntropy(output.logits_TV, batch.labels_BS, 1.0).item<double>();
     sums[1] += static_cast<double>(batch.labels_BS.ne(kIgnoredLabel).sum().item<int64_t>());

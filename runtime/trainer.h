@@ -92,7 +92,8 @@ class Trainer {
 
  private:
   void AccumulateGradients(int64_t step, StepResult* result);
-  void RunMicroBatch(int64_t step, int64_t micro_batch, StepResult* result);
+  // Adds the losses, in the order of StepResult, to losses_5.
+  void RunMicroBatch(int64_t step, int64_t micro_batch, at::Tensor* losses_5, StepResult* result);
 
   RunConfig config_;
   ProcessMesh mesh_;

@@ -82,7 +82,7 @@ void Verifier::CompareRows(const std::string& name, const at::Tensor& mine) {
 }
 
 void Verifier::CompareLoss(const std::string& name, const at::Tensor& share) {
-  const at::Tensor loss = share.detach().to(at::kDouble).reshape({1}).clone();
+  const at::Tensor loss = share.detach().to(at::kDouble).cpu().reshape({1}).clone();
   loaded_.mesh.world->AllReduceSum(loss);
   comparison_.Compare("loss." + name, loss);
 }
@@ -106,7 +106,7 @@ void Verifier::RunPass() {
   const bool gradients = HasGradients(golden_);
   const at::AutoGradMode grad_mode(gradients);
   for (FlatBuffer& buffer : loaded_.buffers) buffer.ZeroGradients();
-  const Batch batch = MyRows();
+  const Batch batch = MyRows().To(loaded_.model->device());
   const ModelOutput output = loaded_.model->Forward(batch, ForwardMode{});
   const int64_t length = golden_.input_ids_BS.size(1);
   // Before backward, which overwrites them.
@@ -140,7 +140,7 @@ void Verifier::CompareGradients() {
   GradientReducer(loaded_.buffers, buckets, /*scatter=*/false).Finish();
   for (const Parameter& parameter : loaded_.model->parameters()) {
     if (parameter.group != ParameterGroup::kExpert) {
-      comparison_.Compare("grad." + parameter.name, parameter.value.grad());
+      comparison_.Compare("grad." + parameter.name, parameter.value.grad().cpu());
       continue;
     }
     for (int64_t expert = 0; expert < config_.num_experts(); ++expert)
@@ -158,14 +158,14 @@ void Verifier::CompareExpertGradient(const Parameter& parameter, int64_t expert)
   if (loaded_.mesh.expert_data->rank() == 0 && local >= 0 && local < parameter.value.size(0))
     gradient.copy_(parameter.value.grad().select(0, local));
   loaded_.mesh.world->AllReduceSum(gradient);
-  comparison_.Compare(name, gradient);
+  comparison_.Compare(name, gradient.cpu());
 }
 
 // A pass with a cache is never limited by capacity; without, every pass starts a new one with the
 // whole prefix.
 void Verifier::Decode(const GoldenDecoding& decoding) {
   const at::NoGradGuard no_grad;
-  Batch batch = MyRows();
+  Batch batch = MyRows().To(loaded_.model->device());
   const at::Tensor prompts = batch.input_ids_BS.narrow(1, 0, decoding.prompt_length);
   std::vector<at::Tensor> ids = {prompts};
   KeyValueCache cache;

@@ -202,7 +202,8 @@ TEST(ValidateConfigTest, NamesBothFieldsOfABrokenRelation) {
               HasSubstr("optimizer.warmup_steps (1001)"));
   EXPECT_THAT(ValidationErrorOf({"model.vocab_size=256"}), HasSubstr("model.vocab_size (256)"));
   EXPECT_THAT(ValidationErrorOf({"data.tokenizer=bite"}), HasSubstr("unknown tokenizer 'bite'"));
-  EXPECT_THAT(ValidationErrorOf({"mesh.device=cuda"}), HasSubstr("set mesh.device=cpu"));
+  EXPECT_THAT(ValidationErrorOf({"mesh.gpu_transport=host_staged"}),
+              HasSubstr("set mesh.device=cuda"));
 }
 
 TEST(LoadConfigTest, APresetFillsInWhatIsNotGiven) {
