@@ -50,12 +50,14 @@ if(HYPERMOE_HAS_CUDA)
   add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra$<$<BOOL:${HYPERMOE_WERROR}>:;-Werror;all-warnings>>")
   find_package(CUDAToolkit REQUIRED)
 
+  # The first alone is not enough for CMake 4, which takes the folder of whichever libcudart.so it meets.
+  set(toolkit_libraries ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_TARGET_DIR}/lib64)
   # LibTorch brings NCCL's library, or the toolkit has it; the process has one, and this is its header.
   get_filename_component(libtorch_parent ${LIBTORCH_DIR} DIRECTORY)
   set(nvidia_folders ${libtorch_parent}/nvidia)
   file(GLOB nvidia_libraries ${nvidia_folders}/*/lib)
   find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${nvidia_folders}/nccl/include ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
-  find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${nvidia_folders}/nccl/lib ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
+  find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${nvidia_folders}/nccl/lib ${toolkit_libraries} REQUIRED)
 
   add_library(LibTorch::cuda INTERFACE IMPORTED)
   target_include_directories(LibTorch::cuda INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${NCCL_INCLUDE_DIR})
@@ -63,7 +65,7 @@ if(HYPERMOE_HAS_CUDA)
   target_link_libraries(LibTorch::cuda INTERFACE LibTorch::cpu
     -Wl,--no-as-needed ${LIBTORCH_DIR}/lib/libtorch_cuda.so ${LIBTORCH_DIR}/lib/libc10_cuda.so -Wl,--as-needed
     CUDA::cudart)
-  foreach(folder ${nvidia_libraries} ${CUDAToolkit_LIBRARY_DIR})
+  foreach(folder ${nvidia_libraries} ${toolkit_libraries})
     target_link_options(LibTorch::cuda INTERFACE -Wl,-rpath,${folder} -Wl,-rpath-link,${folder})
   endforeach()
 endif()
