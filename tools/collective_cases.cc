@@ -44,19 +44,17 @@ at::Tensor SumOfPatterns(int64_t count, const Communicator& world) {
 }
 
 CollectiveCase AllToAll() {
-  return {"all_to_all", 1,
-          [](int64_t count, const Communicator& world) {
-            return ByParts(count, world,
-                           [&](int to, int64_t n) { return Pattern(n, world.rank(), to); });
-          },
-          [](int64_t count, const Communicator& world) {
-            return ByParts(count, world,
-                           [&](int from, int64_t n) { return Pattern(n, from, world.rank()); });
-          },
-          [](const at::Tensor& rows, Communicator& world) {
-            const std::vector<int64_t> parts(world.size(), rows.numel() / world.size());
-            return world.AllToAllRows(rows, parts, parts);
-          }};
+  return {
+      "all_to_all", 1,
+      [](int64_t count, const Communicator& world) {
+        return ByParts(count, world,
+                       [&](int to, int64_t n) { return Pattern(n, world.rank(), to); });
+      },
+      [](int64_t count, const Communicator& world) {
+        return ByParts(count, world,
+                       [&](int from, int64_t n) { return Pattern(n, from, world.rank()); });
+      },
+      [](const at::Tensor& rows, Communicator& world) { return world.AllToAllEqualRows(rows); }};
 }
 
 CollectiveCase AllReduce() {

@@ -21,6 +21,8 @@ namespace {
 std::vector<NcclCall> calls;
 int version = 0;
 std::string failing_call, failing_group;
+std::string watched_call;
+std::function<void()> action_in_call;
 std::string last_error;
 
 int group_depth = 0;
@@ -71,6 +73,10 @@ ncclResult_t Refuse(const std::string& why) {
 // Records a call; what is not ncclSuccess it must return.
 ncclResult_t Made(NcclCall call) {
   const bool fails = call.name == failing_call;
+  if (call.name == watched_call) {
+    watched_call.clear();
+    action_in_call();
+  }
   calls.push_back(std::move(call));
   if (!fails) return ncclSuccess;
   failing_call.clear();
@@ -131,6 +137,10 @@ std::vector<NcclCall> Take() { return std::exchange(calls, {}); }
 void Note(const std::string& step) { calls.push_back({step, "-"}); }
 void SetVersion(int value) { version = value; }
 void FailNext(const std::string& name) { failing_call = name; }
+void InNext(const std::string& name, std::function<void()> action) {
+  watched_call = name;
+  action_in_call = std::move(action);
+}
 void FailInBackground(const std::string& group) { failing_group = group; }
 
 }  // namespace hypermoe::recording_nccl

@@ -6,6 +6,7 @@
 // As with NCCL, calls between ncclGroupStart and ncclGroupEnd do nothing before the latter.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ void Note(const std::string& step);
 void SetVersion(int version);
 // The next call of that name fails with ncclSystemError and the last error "cable unplugged".
 void FailNext(const std::string& name);
+// Runs `action` inside the next call of that name.
+void InNext(const std::string& name, std::function<void()> action);
 // From now on ncclCommGetAsyncError finds ncclRemoteError in the communicators of that name; "": in
 // none.
 void FailInBackground(const std::string& group);
