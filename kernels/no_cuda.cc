@@ -3,6 +3,9 @@
 #include <c10/util/Exception.h>
 
 #include "kernels/combine_rows_arguments.h"
+#include "kernels/expert_order_arguments.h"
+#include "kernels/route_sums_arguments.h"
+#include "kernels/route_tokens_arguments.h"
 
 namespace hypermoe::cuda {
 namespace {
@@ -17,5 +20,11 @@ void CombineRows(const CombineRowsArguments&, void*) { Refuse("CombineRows"); }
 void CombineRowsBackward(const CombineRowsArguments&, const CombineRowsGradients&) {
   Refuse("CombineRowsBackward");
 }
+void OrderByExpert(const ExpertOrderArguments&) { Refuse("OrderByExpert"); }
+void RouteTokens(const RouteTokensSizes&, const RouteTokensArguments&) { Refuse("RouteTokens"); }
+void RouteTokensBackward(const RouteTokensSizes&, const RouteTokensGradients&) {
+  Refuse("RouteTokensBackward");
+}
+void SumRoutes(const RouteSumsArguments&) { Refuse("SumRoutes"); }
 
 }  // namespace hypermoe::cuda
