@@ -2,7 +2,9 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 
 #include "kernels/route_tokens_arguments.h"
 
@@ -10,6 +12,8 @@ namespace hypermoe {
 namespace {
 
 constexpr int64_t kGrainElements = 1 << 12;
+// Strands that are reduced beside each other, in registers.
+constexpr int kLanes = 8;
 
 // Calls body(t) for every token.
 template <typename Body>
@@ -20,39 +24,106 @@ void ForEachToken(const RouteTokensSizes& sizes, const Body& body) {
   });
 }
 
-// Probabilities of one token; returns the logarithm of the sum. Sums are made in float64, for they
-// are as long as there are experts.
-template <typename Element>
-Element Softmax(const Element* logits, int64_t experts, Element* probs) {
-  const Element top = *std::max_element(logits, logits + experts);
-  double sum = 0;
-  for (int64_t n = 0; n < experts; ++n) {
-    probs[n] = std::exp(logits[n] - top);
-    sum += probs[n];
+// combine(..., value(i)) of all i < count, from `start`; always in the same order.
+template <typename Element, typename Value, typename Combine>
+[[gnu::always_inline]] inline Element Reduce(int64_t count, Element start, const Value& value,
+                                             const Combine& combine) {
+  Element strands[kLanes];
+  std::fill_n(strands, kLanes, start);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      strands[lane] = combine(strands[lane], value(i + lane));
+    }
   }
-  const auto divisor = static_cast<Element>(sum);
-  for (int64_t n = 0; n < experts; ++n) probs[n] /= divisor;
-  return top + static_cast<Element>(std::log(sum));
+  for (int lane = 0; i < count; ++i, ++lane) strands[lane] = combine(strands[lane], value(i));
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) {
+      strands[lane] = combine(strands[lane], strands[lane + half]);
+    }
+  }
+  return strands[0];
 }
 
-// The likeliest first. Each comes behind the one before it: less likely, or equally and of a higher
-// id.
+template <typename Element, typename Value>
+[[gnu::always_inline]] inline Element Sum(int64_t count, const Value& value) {
+  return Reduce<Element>(count, 0, value, [](Element a, Element b) { return a + b; });
+}
+
+// exp(x) for x <= 0 in operations that the compiler makes vectors of; to 2 units in the last place,
+// and 0 where the result would be less than the least normal number. With x = n ln 2 + r, n whole
+// and |r| <= ln(2) / 2, it is 2^n times a polynomial in r, whose first missing term is below a
+// tenth of a unit.
+[[gnu::always_inline]] inline float Exp(float x) {
+  constexpr float kLeast = -87.33F, kLog2E = 1.44269504F;
+  constexpr float kLn2High = 0.693359375F, kLn2Low = -2.12194440e-4F;  // products with n are exact
+  constexpr float kRound = 12582912;  // 1.5 * 2^23: a number added to it is rounded to a whole one
+  const float shifted = x * kLog2E + kRound, n = shifted - kRound;
+  const float r = x - n * kLn2High - n * kLn2Low;
+  float sum = 1.0F / 5040;
+  sum = sum * r + 1.0F / 720;
+  sum = sum * r + 1.0F / 120;
+  sum = sum * r + 1.0F / 24;
+  sum = sum * r + 1.0F / 6;
+  sum = sum * r + 1.0F / 2;
+  sum = sum * r + 1;
+  sum = sum * r + 1;
+  // n as the exponent of a number.
+  const uint32_t exponent =
+      (std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRound) + 127) << 23;
+  return x < kLeast ? 0 : sum * std::bit_cast<float>(exponent);
+}
+[[gnu::always_inline]] inline double Exp(double x) { return std::exp(x); }
+
+// Probabilities of one token; returns the logarithm of the sum.
+template <typename Element>
+[[gnu::always_inline]] inline Element Softmax(const Element* __restrict logits, int64_t experts,
+                                              Element* __restrict probs) {
+  // Without NaN, which the sum then has.
+  const Element top = Reduce(
+      experts, -std::numeric_limits<Element>::infinity(), [&](int64_t n) { return logits[n]; },
+      [](Element a, Element b) { return b > a ? b : a; });
+  for (int64_t n = 0; n < experts; ++n) probs[n] = Exp(logits[n] - top);
+  const auto sum = Sum<Element>(experts, [&](int64_t n) { return probs[n]; });
+  for (int64_t n = 0; n < experts; ++n) probs[n] /= sum;
+  return top + std::log(sum);
+}
+
+// From grad = a, see Backward.
+template <typename Element>
+[[gnu::always_inline]] inline void GradientOfSoftmax(const Element* __restrict probs,
+                                                     int64_t experts, Element grad_log_sum,
+                                                     Element* __restrict grad) {
+  const Element shift =
+      grad_log_sum - Sum<Element>(experts, [&](int64_t n) { return probs[n] * grad[n]; });
+  for (int64_t n = 0; n < experts; ++n) grad[n] = probs[n] * (grad[n] + shift);
+}
+
+// Compiled for several instruction sets, of which one is chosen when the program starts. GCC 12
+// does not clone templates.
+#define HYPERMOE_KERNELS(Element)                                                   \
+  [[gnu::target_clones("avx512f", "avx2", "default")]] Element SoftmaxOf(           \
+      const Element* logits, int64_t experts, Element* probs) {                     \
+    return Softmax(logits, experts, probs);                                         \
+  }                                                                                 \
+  [[gnu::target_clones("avx512f", "avx2", "default")]] void GradientOf(             \
+      const Element* probs, int64_t experts, Element grad_log_sum, Element* grad) { \
+    GradientOfSoftmax(probs, experts, grad_log_sum, grad);                          \
+  }
+HYPERMOE_KERNELS(float)
+HYPERMOE_KERNELS(double)
+#undef HYPERMOE_KERNELS
+
+// The likeliest first, the lower id where they are equal.
 template <typename Element>
 void ChooseLikeliest(const Element* probs, int64_t experts, int64_t choices, int64_t* ids) {
-  // All or none are NaN.
-  const bool ordered = !std::isnan(probs[0]);
-  for (int64_t k = 0; k < choices; ++k) {
-    ids[k] = k;
-    if (!ordered) continue;
-    Element best = -1;
-    for (int64_t n = 0; n < experts; ++n) {
-      const bool behind = k == 0 || probs[n] < probs[ids[k - 1]] ||
-                          (probs[n] == probs[ids[k - 1]] && n > ids[k - 1]);
-      if (behind && probs[n] > best) {
-        best = probs[n];
-        ids[k] = n;
-      }
-    }
+  int64_t chosen = 0;
+  for (int64_t n = 0; n < experts; ++n) {
+    if (chosen == choices && !(probs[n] > probs[ids[chosen - 1]])) continue;
+    // Behind all that are not less likely; the last makes room.
+    int64_t k = chosen < choices ? chosen++ : choices - 1;
+    for (; k > 0 && probs[n] > probs[ids[k - 1]]; --k) ids[k] = ids[k - 1];
+    ids[k] = n;
   }
 }
 
@@ -61,13 +132,13 @@ void Forward(const RouteTokensSizes& sizes, const RouteTokensArguments& in) {
   ForEachToken(sizes, [&](int64_t t) {
     auto* probs = static_cast<Element*>(in.probs) + t * sizes.experts;
     static_cast<Element*>(in.log_sum)[t] =
-        Softmax(static_cast<const Element*>(in.logits) + t * sizes.experts, sizes.experts, probs);
+        SoftmaxOf(static_cast<const Element*>(in.logits) + t * sizes.experts, sizes.experts, probs);
     if (in.chosen == nullptr) {
       ChooseLikeliest(probs, sizes.experts, sizes.choices, in.ids + t * sizes.choices);
     }
     const int64_t* ids = (in.chosen != nullptr ? in.chosen : in.ids) + t * sizes.choices;
     auto* gate = static_cast<Element*>(in.gate) + t * sizes.choices;
-    double sum = 0;
+    Element sum = 0;
     for (int64_t k = 0; k < sizes.choices; ++k) {
       TORCH_CHECK(ids[k] >= 0 && ids[k] < sizes.experts, "RouteTokens: the chosen expert ", ids[k],
                   " is outside [0, ", sizes.experts, ")");
@@ -75,7 +146,7 @@ void Forward(const RouteTokensSizes& sizes, const RouteTokensArguments& in) {
       sum += gate[k];
     }
     if (!sizes.renormalize) return;
-    for (int64_t k = 0; k < sizes.choices; ++k) gate[k] /= static_cast<Element>(sum);
+    for (int64_t k = 0; k < sizes.choices; ++k) gate[k] /= sum;
   });
 }
 
@@ -100,25 +171,20 @@ void Backward(const RouteTokensSizes& sizes, const RouteTokensGradients& in) {
     if (grad_gate != nullptr) {
       const Element* of_gate = grad_gate + t * sizes.choices;
       const int64_t* ids = in.ids + t * sizes.choices;
-      double chosen = 1, dot = 0;
+      Element chosen = 1, mean = 0;
       if (sizes.renormalize) {
         chosen = 0;
         for (int64_t k = 0; k < sizes.choices; ++k) {
           chosen += probs[ids[k]];
-          dot += static_cast<double>(of_gate[k]) * probs[ids[k]];
+          mean += of_gate[k] * probs[ids[k]];
         }
-        dot /= chosen;
+        mean /= chosen;
       }
       for (int64_t k = 0; k < sizes.choices; ++k) {
-        grad[ids[k]] += static_cast<Element>((of_gate[k] - dot) / chosen);
+        grad[ids[k]] += (of_gate[k] - mean) / chosen;
       }
     }
-    double mean = 0;
-    for (int64_t n = 0; n < sizes.experts; ++n) mean += static_cast<double>(probs[n]) * grad[n];
-    const double shift = (grad_log_sum != nullptr ? grad_log_sum[t] : 0) - mean;
-    for (int64_t n = 0; n < sizes.experts; ++n) {
-      grad[n] = probs[n] * static_cast<Element>(grad[n] + shift);
-    }
+    GradientOf(probs, sizes.experts, grad_log_sum != nullptr ? grad_log_sum[t] : Element{0}, grad);
   });
 }
 
