@@ -3,7 +3,10 @@
 #include <c10/util/Exception.h>
 
 #include "kernels/combine_rows_arguments.h"
+#include "kernels/expert_order_arguments.h"
 #include "kernels/grouped_rows_arguments.h"
+#include "kernels/route_sums_arguments.h"
+#include "kernels/route_tokens_arguments.h"
 
 namespace hypermoe::cuda {
 namespace {
@@ -22,5 +25,11 @@ void AddBiasAndActivate(const GroupedRows&, void*, const void*, Activation, void
   Refuse("AddBiasAndActivate");
 }
 void SumRowsOfGroups(const GroupedRows&, const void*, void*) { Refuse("SumRowsOfGroups"); }
+void OrderByExpert(const ExpertOrderArguments&) { Refuse("OrderByExpert"); }
+void RouteTokens(const RouteTokensSizes&, const RouteTokensArguments&) { Refuse("RouteTokens"); }
+void RouteTokensBackward(const RouteTokensSizes&, const RouteTokensGradients&) {
+  Refuse("RouteTokensBackward");
+}
+void SumRoutes(const RouteSumsArguments&) { Refuse("SumRoutes"); }
 
 }  // namespace hypermoe::cuda

@@ -19,6 +19,7 @@ variable_list Differentiable(const at::Tensor& y_TD, const std::vector<RoutingRe
     outputs.push_back(decision.logits_TN);
     outputs.push_back(decision.probs_TN);
     outputs.push_back(decision.gate_TK);
+    outputs.push_back(decision.log_sum_T);
     if (decision.load_TN.defined()) outputs.push_back(decision.load_TN);
   }
   return outputs;

@@ -5,7 +5,6 @@
 #include <ATen/ops/erf.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/softmax.h>
 #include <ATen/ops/softplus.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "kernels/keyed_noise.h"
+#include "kernels/route_tokens.h"
 
 namespace hypermoe {
 namespace {
@@ -25,7 +25,6 @@ constexpr double kLeastNoise = 0.01;
 // The k largest of every row, best first; argmax takes the first of equal ones, which topk does not
 // promise.
 at::Tensor LargestIds(const at::Tensor& values_TN, int64_t k) {
-  if (k == 1) return at::argmax(values_TN, 1, /*keepdim=*/true);
   at::Tensor left_TN = values_TN.clone();
   std::vector<at::Tensor> ids;
   for (int64_t r = 0; r < k; ++r) {
@@ -77,11 +76,11 @@ RoutingResult Router::Forward(const at::Tensor& x_TD, const RouterNoise& noise,
         KeyedNormalLike(clean_TN, noise.key.Derive("gate noise"), noise.row_ids_B) * std_TN;
     result.load_TN = LoadProbabilities(clean_TN, result.logits_TN, std_TN, top_k_);
   }
-  result.probs_TN = at::softmax(result.logits_TN, 1);
-  result.expert_ids_TK =
-      chosen_TK.defined() ? chosen_TK : LargestIds(result.probs_TN.detach(), top_k_);
-  result.gate_TK = at::gather(result.probs_TN, 1, result.expert_ids_TK);
-  if (renormalize_) result.gate_TK = result.gate_TK / result.gate_TK.sum(1, /*keepdim=*/true);
+  const TokenRoutes routes = RouteTokens(result.logits_TN, top_k_, renormalize_, chosen_TK);
+  result.probs_TN = routes.probs_TN;
+  result.expert_ids_TK = routes.expert_ids_TK;
+  result.gate_TK = routes.gate_TK;
+  result.log_sum_T = routes.log_sum_T;
   return result;
 }
 

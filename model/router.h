@@ -25,6 +25,7 @@ struct RoutingResult {
   at::Tensor expert_ids_TK;  // int64; the likeliest first, the lower id where probabilities are
                              // equal
   at::Tensor gate_TK;        // differentiable
+  at::Tensor log_sum_T;      // logsumexp of the logits; differentiable
   // Probability that another draw of its noise would choose the expert (Shazeer, Eq. 8-9);
   // differentiable; undefined where there was no noise.
   at::Tensor load_TN;

@@ -1,61 +1,54 @@
 #include "model/router_losses.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/bincount.h>
-#include <ATen/ops/logsumexp.h>
-#include <ATen/ops/ones_like.h>
 #include <ATen/ops/scatter_add.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+
+#include "kernels/route_sums.h"
 
 namespace hypermoe {
 namespace {
 
 constexpr double kEpsilon = 1e-10;
 
-int64_t NumExperts(const RoutingResult& layer) { return layer.probs_TN.size(1); }
+// A sparse layer's decisions, and their sums: of each row, or of all as one.
+struct Layer {
+  RoutingResult routing;
+  RouteSums sums;
+};
 
-// [rows, tokens of a row, columns] of a tensor [T, columns].
-at::Tensor ByRow(const at::Tensor& values, int64_t row_tokens) {
-  return values.view({-1, row_tokens, values.size(1)});
+std::vector<Layer> SumLayers(const std::vector<RoutingResult>& routing, bool by_row,
+                             int64_t row_tokens) {
+  std::vector<Layer> layers;
+  for (const RoutingResult& decision : routing) {
+    const int64_t rows = by_row ? decision.probs_TN.size(0) / row_tokens : 1;
+    layers.push_back(
+        {decision, SumRoutes(decision.probs_TN, decision.expert_ids_TK, decision.gate_TK, rows)});
+  }
+  return layers;
 }
 
-// Sums over the tokens of each row and their choices, by chosen expert: [rows, N].
-at::Tensor SumByExpert(const at::Tensor& values_TK, const RoutingResult& layer,
-                       int64_t row_tokens) {
-  const int64_t row_choices = row_tokens * values_TK.size(1),
-                rows = row_choices == 0 ? 0 : values_TK.numel() / row_choices;
-  return at::scatter_add(at::zeros({rows, NumExperts(layer)}, values_TK.options()), 1,
-                         layer.expert_ids_TK.reshape({rows, row_choices}),
-                         values_TK.reshape({rows, row_choices}));
-}
+at::Tensor Importance(const Layer& layer) { return layer.sums.gates_BN; }
 
-at::Tensor ImportanceByRow(const RoutingResult& layer, int64_t row_tokens) {
-  return SumByExpert(layer.gate_TK, layer, row_tokens);
-}
-
-// float32, whatever the precision of the router is.
-at::TensorOptions OnDeviceOf(const std::vector<RoutingResult>& routing) {
-  return at::device(routing[0].logits_TN.device());
-}
-
-at::Tensor LoadByRow(const RoutingResult& layer, int64_t row_tokens) {
-  return layer.load_TN.defined()
-             ? ByRow(layer.load_TN, row_tokens).sum(1)
-             : SumByExpert(at::ones_like(layer.gate_TK.detach()), layer, row_tokens);
+at::Tensor Load(const Layer& layer) {
+  const at::Tensor &load_TN = layer.routing.load_TN, &choices_BN = layer.sums.choices_BN;
+  if (!load_TN.defined()) return choices_BN.to(layer.sums.gates_BN.scalar_type());
+  const int64_t rows = choices_BN.size(0), experts = choices_BN.size(1);
+  return load_TN.view({rows, rows == 0 ? 0 : load_TN.size(0) / rows, experts}).sum(1);
 }
 
 // Choices of this rank by layer and expert: all of them, and those that it has no room for.
-std::vector<at::Tensor> CountChoices(const std::vector<RoutingResult>& routing) {
+std::vector<at::Tensor> CountChoices(const std::vector<Layer>& layers) {
   std::vector<at::Tensor> all, dropped;
-  for (const RoutingResult& layer : routing) {
-    const int64_t num_experts = NumExperts(layer);
-    all.push_back(at::bincount(layer.expert_ids_TK.flatten(), {}, num_experts));
-    dropped.push_back(layer.taken_TK.defined() ? at::bincount(layer.expert_ids_TK.masked_select(
-                                                                  layer.taken_TK.logical_not()),
-                                                              {}, num_experts)
-                                               : at::zeros_like(all.back()));
+  for (const auto& [routing, sums] : layers) {
+    all.push_back(sums.choices_BN.sum(0));
+    const at::Tensor none = at::zeros_like(all.back());
+    dropped.push_back(routing.taken_TK.defined()
+                          ? at::scatter_add(none, 0, routing.expert_ids_TK.flatten(),
+                                            routing.taken_TK.logical_not().flatten().to(at::kLong))
+                          : none);
   }
   return {at::stack(all).to(at::kDouble), at::stack(dropped).to(at::kDouble)};
 }
@@ -80,14 +73,13 @@ at::Tensor Cv2Gradient(const at::Tensor& values) {
   return deviation * (2 / (count - 1)) / scale - variance * mean * (2 / count) / scale.pow(2);
 }
 
-// A statistic that cv2 is taken of: this rank's sums by row, of every layer.
-using Statistic = at::Tensor (*)(const RoutingResult& layer, int64_t row_tokens);
+// A statistic that cv2 is taken of: this rank's sums, of every layer.
+using Statistic = at::Tensor (*)(const Layer& layer);
 
-at::Tensor StackLayers(const std::vector<RoutingResult>& routing, Statistic statistic,
-                       int64_t row_tokens) {
-  std::vector<at::Tensor> layers;
-  for (const RoutingResult& layer : routing) layers.push_back(statistic(layer, row_tokens));
-  return at::stack(layers);  // [L, rows, N]
+at::Tensor StackLayers(const std::vector<Layer>& layers, Statistic statistic) {
+  std::vector<at::Tensor> values;
+  for (const Layer& layer : layers) values.push_back(statistic(layer));
+  return at::stack(values);  // [L, B, N]
 }
 
 // This rank's share of the sum over layers of cv2(global_LN), where global_LN is local_LN summed
@@ -102,13 +94,13 @@ at::Tensor ShareOfGlobalCv2(const at::Tensor& local_LN, const at::Tensor& global
 
 // Statistics over all tokens of the micro-batch. f is constant in backward, so a rank needs only
 // the global f to differentiate its own part of P.
-at::Tensor SwitchBalanceOfMicroBatch(const std::vector<RoutingResult>& routing,
+at::Tensor SwitchBalanceOfMicroBatch(const std::vector<Layer>& layers,
                                      const at::Tensor& tokens_LN) {
   std::vector<at::Tensor> prob_sums;
-  for (const RoutingResult& layer : routing) prob_sums.push_back(layer.probs_TN.sum(0));
+  for (const Layer& layer : layers) prob_sums.push_back(layer.sums.probs_BN.squeeze(0));
   const at::Tensor prob_sums_LN = at::stack(prob_sums);
   const at::Tensor tokens = tokens_LN.to(prob_sums_LN.scalar_type());
-  const int64_t top_k = routing[0].expert_ids_TK.size(1), num_experts = tokens_LN.size(1);
+  const int64_t top_k = layers[0].routing.expert_ids_TK.size(1), num_experts = tokens_LN.size(1);
   // Every layer routes the same tokens; max(1) keeps a micro-batch without rows at 0.
   const at::Tensor choices_L1 = tokens.sum(1, /*keepdim=*/true).clamp_min(1);
   return (tokens / (choices_L1 * choices_L1) * prob_sums_LN).sum() *
@@ -116,23 +108,20 @@ at::Tensor SwitchBalanceOfMicroBatch(const std::vector<RoutingResult>& routing,
 }
 
 // The sum over layers and this rank's rows of their losses.
-at::Tensor SwitchBalanceOfRows(const std::vector<RoutingResult>& routing, int64_t row_tokens) {
-  at::Tensor sum = at::zeros({}, OnDeviceOf(routing));
-  for (const RoutingResult& layer : routing) {
-    const at::Tensor mean_BN = ByRow(layer.probs_TN, row_tokens).mean(1);
-    const auto row_choices = static_cast<double>(row_tokens * layer.expert_ids_TK.size(1));
-    const at::Tensor share_BN =
-        SumByExpert(at::ones_like(layer.gate_TK.detach()), layer, row_tokens) / row_choices;
-    sum = sum + (mean_BN * share_BN).sum() * static_cast<double>(NumExperts(layer));
+at::Tensor SwitchBalanceOfRows(const std::vector<Layer>& layers, int64_t row_tokens) {
+  at::Tensor sum = at::zeros({});
+  for (const auto& [routing, sums] : layers) {
+    const auto row_choices = static_cast<double>(row_tokens * routing.expert_ids_TK.size(1));
+    const at::Tensor mean_BN = sums.probs_BN / static_cast<double>(row_tokens);
+    const at::Tensor share_BN = sums.choices_BN.to(mean_BN.scalar_type()) / row_choices;
+    sum = sum + (mean_BN * share_BN).sum() * static_cast<double>(mean_BN.size(1));
   }
   return sum;
 }
 
 at::Tensor RouterZ(const std::vector<RoutingResult>& routing, double batch_tokens) {
-  at::Tensor sum = at::zeros({}, OnDeviceOf(routing));
-  for (const RoutingResult& layer : routing) {
-    sum = sum + at::logsumexp(layer.logits_TN, 1).pow(2).sum();
-  }
+  at::Tensor sum = at::zeros({});
+  for (const RoutingResult& layer : routing) sum = sum + layer.log_sum_T.pow(2).sum();
   return sum / batch_tokens;
 }
 
@@ -144,8 +133,7 @@ RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int6
                                  const ModelConfig& model, const BatchScale& scale,
                                  Communicator& world) {
   RouterLosses losses;
-  losses.switch_balance = losses.importance = losses.load = losses.router_z =
-      at::zeros({}, routing.empty() ? at::TensorOptions() : OnDeviceOf(routing));
+  losses.switch_balance = losses.importance = losses.load = losses.router_z = at::zeros({});
   losses.tokens_LN = losses.dropped_LN = at::zeros({0, 0}, at::kLong);
   if (routing.empty()) return losses;
 
@@ -158,19 +146,19 @@ RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int6
   };
   std::vector<Cv2Loss> cv2_losses;
   if (model.importance_coefficient() > 0) {
-    cv2_losses.push_back({ImportanceByRow, model.importance_coefficient(), &losses.importance, {}});
+    cv2_losses.push_back({Importance, model.importance_coefficient(), &losses.importance, {}});
   }
   if (model.load_coefficient() > 0) {
-    cv2_losses.push_back({LoadByRow, model.load_coefficient(), &losses.load, {}});
+    cv2_losses.push_back({Load, model.load_coefficient(), &losses.load, {}});
   }
-  std::vector<at::Tensor> sums = CountChoices(routing);
+  const std::vector<Layer> layers = SumLayers(routing, by_row, sequence_length);
+  std::vector<at::Tensor> sums = CountChoices(layers);
   for (Cv2Loss& cv2 : cv2_losses) {
-    const at::Tensor by_row_LBN = StackLayers(routing, cv2.statistic, sequence_length);
+    const at::Tensor local_LBN = StackLayers(layers, cv2.statistic);
     if (by_row) {
-      *cv2.loss =
-          Cv2(by_row_LBN).sum() * (cv2.coefficient / static_cast<double>(scale.global_rows));
+      *cv2.loss = Cv2(local_LBN).sum() * (cv2.coefficient / static_cast<double>(scale.global_rows));
     } else {
-      cv2.local_LN = by_row_LBN.sum(1);
+      cv2.local_LN = local_LBN.squeeze(1);
       sums.push_back(cv2.local_LN.detach().to(at::kDouble));
     }
   }
@@ -189,8 +177,8 @@ RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int6
   if (model.balance_loss().coefficient() > 0) {
     const at::Tensor balance =
         by_row
-            ? SwitchBalanceOfRows(routing, sequence_length) / static_cast<double>(scale.global_rows)
-            : SwitchBalanceOfMicroBatch(routing, losses.tokens_LN) / micro_batches;
+            ? SwitchBalanceOfRows(layers, sequence_length) / static_cast<double>(scale.global_rows)
+            : SwitchBalanceOfMicroBatch(layers, losses.tokens_LN) / micro_batches;
     losses.switch_balance = balance * model.balance_loss().coefficient();
   }
   if (model.router_z_coefficient() > 0) {

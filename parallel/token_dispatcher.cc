@@ -1,6 +1,5 @@
 #include "parallel/token_dispatcher.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
@@ -11,37 +10,26 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/expert_order.h"
 #include "parallel/row_moves.h"
 
 namespace hypermoe {
 namespace {
 
-// Counting sort of the tokens by expert: fills rows_per_expert, order_T, inverse_T and sorted.
+// Fills order_T, inverse_T, rows_per_expert and sorted. Of a GPU, the counts are all that the host
+// waits for.
 void SortTokens(const at::Tensor& expert_ids_T, int64_t num_experts, DispatchPlan& plan) {
-  const at::Tensor dense_T = expert_ids_T.contiguous();
-  const int64_t* ids = dense_T.const_data_ptr<int64_t>();
-  const int64_t num_tokens = dense_T.numel();
-  plan.num_tokens = num_tokens;
-  plan.rows_per_expert.assign(num_experts, 0);
-  plan.sorted = true;
-  for (int64_t token = 0; token < num_tokens; ++token) {
-    TORCH_CHECK(ids[token] >= 0 && ids[token] < num_experts, "expert id ", ids[token], " of token ",
-                token, " is outside [0, ", num_experts, ")");
-    ++plan.rows_per_expert[ids[token]];
-    plan.sorted = plan.sorted && (token == 0 || ids[token - 1] <= ids[token]);
-  }
-  std::vector<int64_t> next(num_experts, 0);
-  std::partial_sum(plan.rows_per_expert.begin(), plan.rows_per_expert.end() - 1, next.begin() + 1);
-
-  plan.order_T = at::empty({num_tokens}, at::kLong);
-  plan.inverse_T = at::empty({num_tokens}, at::kLong);
-  int64_t* order = plan.order_T.mutable_data_ptr<int64_t>();
-  int64_t* inverse = plan.inverse_T.mutable_data_ptr<int64_t>();
-  for (int64_t token = 0; token < num_tokens; ++token) {
-    const int64_t position = next[ids[token]]++;
-    order[position] = token;
-    inverse[token] = position;
-  }
+  const ExpertOrder order = OrderByExpert(expert_ids_T, num_experts);
+  const at::Tensor counts = order.counts.to(at::kCPU);
+  const int64_t* of_expert = counts.const_data_ptr<int64_t>();
+  const int64_t outside = of_expert[num_experts], descents = of_expert[num_experts + 1];
+  TORCH_CHECK(outside == 0, outside, " of ", expert_ids_T.numel(), " expert ids are outside [0, ",
+              num_experts, ")");
+  plan.num_tokens = expert_ids_T.numel();
+  plan.rows_per_expert.assign(of_expert, of_expert + num_experts);
+  plan.sorted = descents == 0;
+  plan.order_T = order.order_C;
+  plan.inverse_T = order.inverse_C;
 }
 
 // From the tokens that are sent: fills sent_K and num_sent, and returns how many of each expert's
@@ -53,20 +41,21 @@ std::vector<int64_t> SelectTokens(const at::Tensor& sent_T, DispatchPlan& plan) 
       sent_T.scalar_type() == at::kBool && sent_T.dim() == 1 && sent_T.numel() == plan.num_tokens,
       "tokens to send have shape ", sent_T.sizes(), " and dtype ", sent_T.scalar_type(),
       ", expected ", plan.num_tokens, " of bool");
-  const at::Tensor dense_T = sent_T.contiguous();
-  const bool* sent = dense_T.const_data_ptr<bool>();
-  const int64_t* order = plan.order_T.const_data_ptr<int64_t>();
+  const at::Tensor sorted_T = at::index_select(sent_T, 0, plan.order_T).to(at::kCPU);
+  const bool* sent = sorted_T.const_data_ptr<bool>();
   std::vector<int64_t> positions, sent_per_expert;
   int64_t position = 0;
   for (const int64_t rows : plan.rows_per_expert) {
     const auto before = static_cast<int64_t>(positions.size());
     for (const int64_t end = position + rows; position < end; ++position) {
-      if (sent[order[position]]) positions.push_back(position);
+      if (sent[position]) positions.push_back(position);
     }
     sent_per_expert.push_back(static_cast<int64_t>(positions.size()) - before);
   }
   plan.num_sent = static_cast<int64_t>(positions.size());
-  if (plan.num_sent < plan.num_tokens) plan.sent_K = at::tensor(positions, at::kLong);
+  if (plan.num_sent < plan.num_tokens) {
+    plan.sent_K = at::tensor(positions, at::kLong).to(plan.order_T.device());
+  }
   return sent_per_expert;
 }
 
@@ -112,9 +101,6 @@ TokenDispatcher::TokenDispatcher(std::shared_ptr<Communicator> expert, int64_t n
 
 std::shared_ptr<const DispatchPlan> TokenDispatcher::MakePlan(const at::Tensor& expert_ids_T,
                                                               const at::Tensor& sent_T) const {
-  TORCH_CHECK(expert_ids_T.dim() == 1 && expert_ids_T.scalar_type() == at::kLong,
-              "expert ids have shape ", expert_ids_T.sizes(), " and dtype ",
-              expert_ids_T.scalar_type(), ", expected one axis of int64");
   auto plan = std::make_shared<DispatchPlan>();
   SortTokens(expert_ids_T, num_experts_, *plan);
   const std::vector<int64_t> sent_per_expert = SelectTokens(sent_T, *plan);

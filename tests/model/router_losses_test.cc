@@ -18,6 +18,7 @@ RoutingResult Decision() {
           .view({4, 3})
           .set_requires_grad(true);
   decision.logits_TN = decision.probs_TN.log() + 1;
+  decision.log_sum_T = decision.logits_TN.logsumexp(1);
   decision.expert_ids_TK = at::tensor({0L, 1L, 1L, 2L, 0L, 2L, 2L, 0L}).view({4, 2});
   decision.gate_TK = decision.probs_TN.gather(1, decision.expert_ids_TK);
   decision.taken_TK = at::tensor({1, 1, 1, 0, 1, 1, 0, 1}).view({4, 2}).to(at::kBool);
