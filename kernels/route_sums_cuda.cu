@@ -26,8 +26,8 @@ struct Routes {
         choices(static_cast<int>(in.choices)) {}
 };
 
-// A block takes a tile. Its threads stand in `columns` (a power of two) beside each other, an expert
-// each, and in strands, of which s takes tokens s, s + strands, ... of the tile.
+// A block takes a tile. Its threads stand in `columns` (a power of two) beside each other, an
+// expert each, and in strands, of which s takes tokens s, s + strands, ... of the tile.
 template <typename Element>
 __global__ void __launch_bounds__(kThreads)
     SumTiles(Routes<Element> in, int columns, Element* __restrict__ tile_sums,
