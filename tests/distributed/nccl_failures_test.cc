@@ -1,5 +1,6 @@
 // How the communicator over NCCL fails and ends, over the stand-in for libnccl.
 #include <ATen/ops/ones.h>
+#include <c10/util/Exception.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,6 +10,7 @@
 #include <thread>
 #include <utility>
 
+#include "parallel/nccl_communicator.h"
 #include "tests/support/nccl_test.h"
 
 namespace hypermoe {
@@ -163,6 +165,11 @@ TEST(NcclFailuresTest, OrderlyEndsDestroyAndOthersAbort) {
                 world->StartAllReduceSum(at::ones({3}));
               }),
               ElementsAre("ncclCommAbort"));
+}
+
+// This program is linked with what stands in for NCCL's own factory in programs for CPUs.
+TEST(NcclFailuresTest, ProgramsForCpusRefuse) {
+  EXPECT_THROW(NewNcclCommunicator(NewSelfCommunicator("alone")), c10::Error);
 }
 
 }  // namespace
