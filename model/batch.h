@@ -15,8 +15,10 @@ struct Batch {
   // random numbers.
   at::Tensor row_ids_B;
 
+  // A batch to generate from has no labels.
   Batch To(at::Device device) const {
-    return {input_ids_BS.to(device), labels_BS.to(device), row_ids_B.to(device)};
+    return {input_ids_BS.to(device), labels_BS.defined() ? labels_BS.to(device) : labels_BS,
+            row_ids_B.to(device)};
   }
 };
 
