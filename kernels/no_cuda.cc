@@ -3,6 +3,8 @@
 #include <c10/util/Exception.h>
 
 #include "kernels/combine_rows_arguments.h"
+#include "kernels/keyed_dropout_arguments.h"
+#include "kernels/keyed_random_arguments.h"
 
 namespace hypermoe::cuda {
 namespace {
@@ -17,5 +19,7 @@ void CombineRows(const CombineRowsArguments&, void*) { Refuse("CombineRows"); }
 void CombineRowsBackward(const CombineRowsArguments&, const CombineRowsGradients&) {
   Refuse("CombineRowsBackward");
 }
+void DropoutMask(const DropoutMaskArguments&) { Refuse("DropoutMask"); }
+void KeyedFill(const KeyedFillArguments&) { Refuse("KeyedFill"); }
 
 }  // namespace hypermoe::cuda
