@@ -2,6 +2,7 @@
 // LibTorch makes no tensors on a GPU.
 #include <c10/util/Exception.h>
 
+#include "kernels/adamw_update_arguments.h"
 #include "kernels/combine_rows_arguments.h"
 #include "kernels/keyed_dropout_arguments.h"
 #include "kernels/keyed_random_arguments.h"
@@ -19,6 +20,7 @@ void CombineRows(const CombineRowsArguments&, void*) { Refuse("CombineRows"); }
 void CombineRowsBackward(const CombineRowsArguments&, const CombineRowsGradients&) {
   Refuse("CombineRowsBackward");
 }
+void AdamWUpdate(const AdamWUpdateArguments&) { Refuse("AdamWUpdate"); }
 void DropoutMask(const DropoutMaskArguments&) { Refuse("DropoutMask"); }
 void KeyedFill(const KeyedFillArguments&) { Refuse("KeyedFill"); }
 
