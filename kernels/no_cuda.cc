@@ -4,6 +4,7 @@
 
 #include "kernels/adamw_update_arguments.h"
 #include "kernels/combine_rows_arguments.h"
+#include "kernels/cross_entropy_arguments.h"
 #include "kernels/keyed_dropout_arguments.h"
 #include "kernels/keyed_random_arguments.h"
 
@@ -21,6 +22,12 @@ void CombineRowsBackward(const CombineRowsArguments&, const CombineRowsGradients
   Refuse("CombineRowsBackward");
 }
 void AdamWUpdate(const AdamWUpdateArguments&) { Refuse("AdamWUpdate"); }
+void CrossEntropy(const CrossEntropyArguments&, const void*, void*, void*) {
+  Refuse("CrossEntropy");
+}
+void CrossEntropyBackward(const CrossEntropyArguments&, const void*, const void*, void*) {
+  Refuse("CrossEntropyBackward");
+}
 void DropoutMask(const DropoutMaskArguments&) { Refuse("DropoutMask"); }
 void KeyedFill(const KeyedFillArguments&) { Refuse("KeyedFill"); }
 
