@@ -1,85 +1,74 @@
 #include "kernels/adamw_update.h"
 
-#include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
-#include <cmath>
+#include "kernels/adamw_update_arguments.h"
+#include "kernels/element_type_of.h"
 
 namespace hypermoe {
 namespace {
 
-template <typename Scalar>
-struct Factors {
-  Scalar gradient_scale, beta1, one_minus_beta1, beta2, one_minus_beta2, step_size,
-      second_correction, epsilon, value_decay;
-};
-
-template <typename Scalar>
-[[gnu::always_inline]] inline void UpdateElements(Scalar* __restrict x, const Scalar* __restrict g,
-                                                  Scalar* __restrict m, Scalar* __restrict v,
-                                                  int64_t count, const Factors<Scalar> f) {
-  for (int64_t i = 0; i < count; ++i) {
-    const Scalar gradient = g[i] * f.gradient_scale;
-    const Scalar first = f.beta1 * m[i] + f.one_minus_beta1 * gradient;
-    const Scalar second = f.beta2 * v[i] + f.one_minus_beta2 * (gradient * gradient);
-    m[i] = first;
-    v[i] = second;
-    x[i] = x[i] * f.value_decay -
-           f.step_size * first / (std::sqrt(second * f.second_correction) + f.epsilon);
+void CheckPiece(const AdamWPiece& piece, const at::Tensor& like) {
+  for (const at::Tensor& array : {piece.value, piece.gradient, piece.m, piece.v}) {
+    TORCH_CHECK(
+        array.numel() == piece.value.numel() && array.scalar_type() == like.scalar_type() &&
+            array.device() == like.device() && array.is_contiguous(),
+        "AdamWUpdate: arrays must be contiguous and agree in length, dtype and device, got ",
+        piece.value.numel(), " elements of ", like.scalar_type(), " on ", like.device(), " and ",
+        array.numel(), " of ", array.scalar_type(), " on ", array.device());
   }
+  const at::Tensor& copy = piece.copy;
+  TORCH_CHECK(!copy.defined() ||
+                  (copy.numel() == piece.value.numel() && copy.scalar_type() == at::kBFloat16 &&
+                   copy.device() == like.device() && copy.is_contiguous()),
+              "AdamWUpdate: the copy of ", piece.value.numel(), " elements on ", like.device(),
+              " has ", copy.numel(), " of ", copy.scalar_type(), " on ", copy.device(),
+              ", expected as many of bfloat16, contiguous, there");
 }
 
-// Compiled for several instruction sets, of which one is chosen when the program starts, and
-// without fused multiply-add (CMakeLists.txt): the compiler gives that to whole vectors, but not to
-// the elements after the last one. GCC 12 does not clone templates.
-#define HYPERMOE_CLONES [[gnu::target_clones("avx512f", "avx2", "default")]]
-
-HYPERMOE_CLONES void Update(float* x, const float* g, float* m, float* v, int64_t count,
-                            const Factors<float>& factors) {
-  UpdateElements(x, g, m, v, count, factors);
-}
-HYPERMOE_CLONES void Update(double* x, const double* g, double* m, double* v, int64_t count,
-                            const Factors<double>& factors) {
-  UpdateElements(x, g, m, v, count, factors);
+// One element in the dtype that the kernels read, or undefined.
+at::Tensor OneElement(const at::Tensor& tensor, at::ScalarType dtype, const at::Tensor& like,
+                      const char* name) {
+  if (!tensor.defined()) return tensor;
+  TORCH_CHECK(tensor.numel() == 1 && tensor.device() == like.device(), "AdamWUpdate: ", name,
+              " has ", tensor.numel(), " elements on ", tensor.device(), ", expected one on ",
+              like.device());
+  return tensor.to(dtype);
 }
 
 template <typename Scalar>
-void Run(const at::Tensor& value, const at::Tensor& gradient, const at::Tensor& m,
-         const at::Tensor& v, const AdamWFactors& factors) {
-  const auto narrow = [](double x) { return static_cast<Scalar>(x); };
-  const Factors<Scalar> f = {narrow(factors.gradient_scale),    narrow(factors.beta1),
-                             narrow(1 - factors.beta1),         narrow(factors.beta2),
-                             narrow(1 - factors.beta2),         narrow(factors.step_size),
-                             narrow(factors.second_correction), narrow(factors.epsilon),
-                             narrow(factors.value_decay)};
-  auto* x_data = value.mutable_data_ptr<Scalar>();
-  const auto* g_data = gradient.const_data_ptr<Scalar>();
-  auto* m_data = m.mutable_data_ptr<Scalar>();
-  auto* v_data = v.mutable_data_ptr<Scalar>();
-  constexpr int64_t kGrain = 1 << 15;
-  at::parallel_for(0, value.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    Update(x_data + begin, g_data + begin, m_data + begin, v_data + begin, end - begin, f);
-  });
+const Scalar* DataOf(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<Scalar>() : nullptr;
+}
+
+AdamWArrays ArraysOf(const AdamWPiece& piece) {
+  return {piece.value.mutable_data_ptr(),
+          piece.gradient.const_data_ptr(),
+          piece.m.mutable_data_ptr(),
+          piece.v.mutable_data_ptr(),
+          piece.copy.defined() ? piece.copy.mutable_data_ptr() : nullptr,
+          piece.value.numel(),
+          piece.value_decay};
 }
 
 }  // namespace
 
-void AdamWUpdate(const at::Tensor& value, const at::Tensor& gradient, const at::Tensor& m,
-                 const at::Tensor& v, const AdamWFactors& factors) {
-  for (const at::Tensor& other : {gradient, m, v}) {
-    TORCH_CHECK(other.numel() == value.numel() && other.scalar_type() == value.scalar_type() &&
-                    other.is_contiguous() && value.is_contiguous(),
-                "AdamWUpdate: arrays must be contiguous and agree in length and dtype, got ",
-                value.numel(), " elements of ", value.scalar_type(), " and ", other.numel(), " of ",
-                other.scalar_type());
-  }
-  if (value.scalar_type() == at::kDouble) {
-    Run<double>(value, gradient, m, v, factors);
-    return;
-  }
-  TORCH_CHECK(value.scalar_type() == at::kFloat, "AdamWUpdate: dtype ", value.scalar_type(),
-              " is not one of float32, float64");
-  Run<float>(value, gradient, m, v, factors);
+void AdamWUpdate(const std::vector<AdamWPiece>& pieces, const AdamWFactors& factors) {
+  if (pieces.empty()) return;
+  const at::Tensor& like = pieces[0].value;
+  for (const AdamWPiece& piece : pieces) CheckPiece(piece, like);
+  const ElementType element = ElementTypeOf(like.scalar_type(), "AdamWUpdate");
+  TORCH_CHECK(element != ElementType::kBFloat16, "AdamWUpdate: values of ", like.scalar_type(),
+              ", expected float32 or float64");
+  const at::Tensor scale = OneElement(factors.device_gradient_scale, at::kDouble, like,
+                                      "device_gradient_scale"),
+                   skip = OneElement(factors.skip, at::kBool, like, "skip");
+  std::vector<AdamWArrays> arrays;
+  for (const AdamWPiece& piece : pieces) arrays.push_back(ArraysOf(piece));
+  (like.is_cuda() ? cuda::AdamWUpdate : cpu::AdamWUpdate)(
+      {element, arrays.data(), static_cast<int64_t>(arrays.size()), factors.gradient_scale,
+       factors.beta1, factors.beta2, factors.step_size, factors.second_correction, factors.epsilon,
+       DataOf<double>(scale), DataOf<bool>(skip)});
 }
 
 }  // namespace hypermoe

@@ -1,11 +1,9 @@
 #include "kernels/keyed_dropout.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/core/PhiloxRNGEngine.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
+#include "kernels/keyed_dropout_arguments.h"
 
 namespace hypermoe {
 namespace {
@@ -20,19 +18,15 @@ at::Tensor KeepMask(const at::Tensor& x, double probability, const RandomKey& ke
   const int64_t row_size = num_rows == 0 ? 0 : x.numel() / num_rows;
   TORCH_CHECK(row_size * num_rows == x.numel(), "dropout: ", x.numel(),
               " elements cannot be cut into ", num_rows, " rows");
-  at::Tensor mask = at::empty(x.sizes(), x.options().dtype(at::kByte));
-  const int64_t* row_ids = row_ids_B.const_data_ptr<int64_t>();
-  uint8_t* kept = mask.mutable_data_ptr<uint8_t>();
+  TORCH_CHECK(row_ids_B.scalar_type() == at::kLong && row_ids_B.device() == x.device(),
+              "dropout: row ids of ", row_ids_B.scalar_type(), " on ", row_ids_B.device(),
+              ", expected int64 on ", x.device(), " with what is dropped");
+  const at::Tensor mask = at::empty(x.sizes(), x.options().dtype(at::kByte).requires_grad(false));
+  const at::Tensor row_ids = row_ids_B.contiguous();
   constexpr double kTwoTo24 = 16777216.0;
-  const auto threshold = static_cast<uint32_t>(probability * kTwoTo24);
-  at::parallel_for(0, num_rows, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      const RandomKey row_key = key.Derive(static_cast<uint64_t>(row_ids[b]));
-      at::philox_engine engine(row_key.seed, row_key.stream, 0);
-      uint8_t* row = kept + b * row_size;
-      for (int64_t j = 0; j < row_size; ++j) row[j] = (engine() >> 8) >= threshold;
-    }
-  });
+  (x.is_cuda() ? cuda::DropoutMask : cpu::DropoutMask)(
+      {key, row_ids.const_data_ptr<int64_t>(), num_rows, row_size,
+       static_cast<uint32_t>(probability * kTwoTo24), mask.mutable_data_ptr<uint8_t>()});
   return mask;
 }
 

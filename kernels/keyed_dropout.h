@@ -8,9 +8,10 @@
 namespace hypermoe {
 
 // x: [rows * m, ...], floating point, where rows = row_ids_B.numel() and the n elements of each
-// row are consecutive. Element j of row b is zeroed if uniform(key, row_ids_B[b], j) < probability,
-// otherwise divided by 1 - probability; 24 random bits an element. Differentiable; the mask is kept
-// for backward, one byte an element. probability in [0, 1); 0 returns x itself.
+// row are consecutive. row_ids_B: int64, on x's device. The same mask on every device. Element j of
+// row b is zeroed if uniform(key, row_ids_B[b], j) < probability, otherwise divided by 1 -
+// probability; 24 random bits an element. Differentiable; the mask is kept for backward, one byte
+// an element. probability in [0, 1); 0 returns x itself.
 at::Tensor KeyedDropout(const at::Tensor& x, double probability, const RandomKey& key,
                         const at::Tensor& row_ids_B);
 

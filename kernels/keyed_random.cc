@@ -1,56 +1,52 @@
 #include "kernels/keyed_random.h"
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/PhiloxRNGEngine.h>
-
-#include <cmath>
-#include <numbers>
+#include "kernels/element_type_of.h"
+#include "kernels/keyed_random_arguments.h"
 
 namespace hypermoe {
 namespace {
 
-// The finalizer of splitmix64: a bijection of 64 bits in which every input bit reaches every output
-// bit.
-uint64_t Mix(uint64_t x) {
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9ULL;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebULL;
-  return x ^ (x >> 31);
+constexpr char kName[] = "keyed random numbers";
+
+void Fill(const at::Tensor& tensor, KeyedFillArguments in) {
+  TORCH_CHECK(tensor.is_contiguous(), kName, ": the tensor of shape ", tensor.sizes(),
+              " is not contiguous");
+  in.element = ElementTypeOf(tensor.scalar_type(), kName);
+  in.data = tensor.mutable_data_ptr();
+  (tensor.is_cuda() ? cuda::KeyedFill : cpu::KeyedFill)(in);
 }
 
-constexpr double kTwoToMinus53 = 1.0 / 9007199254740992.0;
-
-// Two independent uniform numbers in [0, 1) for each index.
-struct UniformPair {
-  double first, second;
-};
-
-UniformPair UniformPairAt(const RandomKey& key, uint64_t index) {
-  at::philox_engine engine(key.seed, key.stream, index);
-  const uint64_t a = engine(), b = engine(), c = engine(), d = engine();
-  return {static_cast<double>((a << 32 | b) >> 11) * kTwoToMinus53,
-          static_cast<double>((c << 32 | d) >> 11) * kTwoToMinus53};
+void FillWhole(const at::Tensor& tensor, const RandomKey& key, int64_t begin, NumberForm form) {
+  KeyedFillArguments in = {};
+  in.rows = 1;
+  in.width = tensor.numel();
+  in.key = key;
+  in.begin = begin;
+  in.form = form;
+  Fill(tensor, in);
 }
 
-template <typename Value>
-void Fill(const at::Tensor& tensor, int64_t begin, const Value& value) {
-  TORCH_CHECK(tensor.is_contiguous() && tensor.device().is_cpu(),
-              "keyed random numbers fill contiguous CPU tensors");
-  AT_DISPATCH_FLOATING_TYPES(tensor.scalar_type(), "keyed_random", [&] {
-    scalar_t* data = tensor.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, tensor.numel(), 4096, [&](int64_t from, int64_t to) {
-      for (int64_t i = from; i < to; ++i) data[i] = static_cast<scalar_t>(value(begin + i));
-    });
-  });
+void FillRows(const at::Tensor& tensor_BN, const RandomKey& key, const at::Tensor& row_ids_B,
+              NumberForm form) {
+  TORCH_CHECK(tensor_BN.dim() == 2 && row_ids_B.numel() == tensor_BN.size(0) &&
+                  row_ids_B.scalar_type() == at::kLong && row_ids_B.device() == tensor_BN.device(),
+              kName, ": ", row_ids_B.numel(), " row ids of ", row_ids_B.scalar_type(), " on ",
+              row_ids_B.device(), " for a tensor of shape ", tensor_BN.sizes(), " on ",
+              tensor_BN.device(), ", expected one int64 a row, on its device");
+  const at::Tensor row_ids = row_ids_B.contiguous();
+  KeyedFillArguments in = {};
+  in.rows = tensor_BN.size(0);
+  in.width = tensor_BN.size(1);
+  in.row_ids = row_ids.const_data_ptr<int64_t>();
+  in.key = key;
+  in.form = form;
+  Fill(tensor_BN, in);
 }
+
+NumberForm Normal(double std) { return {true, 0, std}; }
+NumberForm Uniform(double low, double high) { return {false, low, high - low}; }
 
 }  // namespace
-
-RandomKey RandomKey::Derive(uint64_t part) const {
-  return {seed, Mix(stream + 0x9e3779b97f4a7c15ULL + Mix(part + 0x9e3779b97f4a7c15ULL))};
-}
 
 RandomKey RandomKey::Derive(std::string_view part) const {
   uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
@@ -61,19 +57,22 @@ RandomKey RandomKey::Derive(std::string_view part) const {
 double UniformAt(const RandomKey& key, uint64_t index) { return UniformPairAt(key, index).first; }
 
 void FillNormal(const at::Tensor& tensor, const RandomKey& key, double std, int64_t begin) {
-  Fill(tensor, begin, [&](int64_t index) {
-    const UniformPair u = UniformPairAt(key, static_cast<uint64_t>(index));
-    // Box and Muller; 1 - u lies in (0, 1], so that the logarithm is finite.
-    return std * std::sqrt(-2.0 * std::log(1.0 - u.first)) *
-           std::cos(2.0 * std::numbers::pi * u.second);
-  });
+  FillWhole(tensor, key, begin, Normal(std));
 }
 
 void FillUniform(const at::Tensor& tensor, const RandomKey& key, double low, double high,
                  int64_t begin) {
-  Fill(tensor, begin, [&](int64_t index) {
-    return low + (high - low) * UniformAt(key, static_cast<uint64_t>(index));
-  });
+  FillWhole(tensor, key, begin, Uniform(low, high));
+}
+
+void FillNormalRows(const at::Tensor& tensor_BN, const RandomKey& key, const at::Tensor& row_ids_B,
+                    double std) {
+  FillRows(tensor_BN, key, row_ids_B, Normal(std));
+}
+
+void FillUniformRows(const at::Tensor& tensor_BN, const RandomKey& key, const at::Tensor& row_ids_B,
+                     double low, double high) {
+  FillRows(tensor_BN, key, row_ids_B, Uniform(low, high));
 }
 
 }  // namespace hypermoe

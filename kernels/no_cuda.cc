@@ -2,9 +2,13 @@
 // LibTorch makes no tensors on a GPU.
 #include <c10/util/Exception.h>
 
+#include "kernels/adamw_update_arguments.h"
 #include "kernels/combine_rows_arguments.h"
+#include "kernels/cross_entropy_arguments.h"
 #include "kernels/expert_order_arguments.h"
 #include "kernels/grouped_rows_arguments.h"
+#include "kernels/keyed_dropout_arguments.h"
+#include "kernels/keyed_random_arguments.h"
 #include "kernels/route_sums_arguments.h"
 #include "kernels/route_tokens_arguments.h"
 
@@ -31,5 +35,14 @@ void RouteTokensBackward(const RouteTokensSizes&, const RouteTokensGradients&) {
   Refuse("RouteTokensBackward");
 }
 void SumRoutes(const RouteSumsArguments&) { Refuse("SumRoutes"); }
+void AdamWUpdate(const AdamWUpdateArguments&) { Refuse("AdamWUpdate"); }
+void CrossEntropy(const CrossEntropyArguments&, const void*, void*, void*) {
+  Refuse("CrossEntropy");
+}
+void CrossEntropyBackward(const CrossEntropyArguments&, const void*, const void*, void*) {
+  Refuse("CrossEntropyBackward");
+}
+void DropoutMask(const DropoutMaskArguments&) { Refuse("DropoutMask"); }
+void KeyedFill(const KeyedFillArguments&) { Refuse("KeyedFill"); }
 
 }  // namespace hypermoe::cuda

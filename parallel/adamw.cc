@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/adamw_update.h"
-
 namespace hypermoe {
 
 AdamW::AdamW(const std::vector<FlatBuffer>& buffers, const std::vector<GradientBucket>& buckets,
@@ -33,15 +31,6 @@ AdamW::AdamW(const std::vector<FlatBuffer>& buffers, const std::vector<GradientB
 void AdamW::Step(double learning_rate, double gradient_scale) {
   const at::NoGradGuard no_grad;
   ++steps_;
-  for (const Piece& piece : pieces_) UpdatePiece(piece, learning_rate, gradient_scale);
-  if (!sharded_) return;
-  for (const GradientBucket& bucket : buckets_) {
-    bucket.group->AllGatherParts(bucket.In(buffers_[bucket.buffer].values()));
-  }
-}
-
-void AdamW::UpdatePiece(const Piece& piece, double learning_rate, double gradient_scale) {
-  const FlatBuffer& buffer = buffers_[piece.buffer];
   const auto t = static_cast<double>(steps_);
   AdamWFactors factors;
   factors.gradient_scale = gradient_scale;
@@ -50,18 +39,30 @@ void AdamW::UpdatePiece(const Piece& piece, double learning_rate, double gradien
   factors.step_size = learning_rate / (1 - std::pow(options_.beta1, t));
   factors.second_correction = 1 / (1 - std::pow(options_.beta2, t));
   factors.epsilon = options_.epsilon;
-  const auto update = [&](int64_t begin, int64_t end, double weight_decay) {
+  std::vector<AdamWPiece> pieces;
+  for (const Piece& piece : pieces_) AppendPieces(piece, learning_rate, pieces);
+  AdamWUpdate(pieces, factors);
+  if (!sharded_) return;
+  for (const GradientBucket& bucket : buckets_) {
+    bucket.group->AllGatherParts(bucket.In(buffers_[bucket.buffer].values()));
+  }
+}
+
+void AdamW::AppendPieces(const Piece& piece, double learning_rate,
+                         std::vector<AdamWPiece>& pieces) const {
+  const FlatBuffer& buffer = buffers_[piece.buffer];
+  const auto append = [&](int64_t begin, int64_t end, double weight_decay) {
     if (begin >= end) return;
-    factors.value_decay = 1 - learning_rate * weight_decay;
     const int64_t stored = piece.stored + begin - piece.elements.begin;
-    AdamWUpdate(buffer.values().slice(0, begin, end), buffer.gradients().slice(0, begin, end),
-                first_[piece.buffer].narrow(0, stored, end - begin),
-                second_[piece.buffer].narrow(0, stored, end - begin), factors);
+    pieces.push_back({buffer.values().slice(0, begin, end), buffer.gradients().slice(0, begin, end),
+                      first_[piece.buffer].narrow(0, stored, end - begin),
+                      second_[piece.buffer].narrow(0, stored, end - begin),
+                      /*copy=*/{}, 1 - learning_rate * weight_decay});
   };
   const int64_t border =
       std::clamp(buffer.decayed_elements(), piece.elements.begin, piece.elements.end);
-  update(piece.elements.begin, border, options_.weight_decay);
-  update(border, piece.elements.end, 0.0);
+  append(piece.elements.begin, border, options_.weight_decay);
+  append(border, piece.elements.end, 0.0);
 }
 
 int64_t AdamW::kept_elements() const {

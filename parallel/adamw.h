@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/adamw_update.h"
 #include "parallel/gradient_bucket.h"
 
 namespace hypermoe {
@@ -58,7 +59,9 @@ class AdamW {
   const std::vector<at::Tensor>& Arrays(Moment moment) const {
     return moment == Moment::kFirst ? first_ : second_;
   }
-  void UpdatePiece(const Piece& piece, double learning_rate, double gradient_scale);
+  // The arrays of a piece, with and without decay.
+  void AppendPieces(const Piece& piece, double learning_rate,
+                    std::vector<AdamWPiece>& pieces) const;
 
   const std::vector<FlatBuffer>& buffers_;
   const std::vector<GradientBucket>& buckets_;

@@ -6,22 +6,65 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "tests/support/gradient_check.h"
+#include "tests/support/random_tensor.h"
+#include "tests/support/test_devices.h"
 
 namespace hypermoe {
 namespace {
 
 const RandomKey kKey = RandomKey{3, 0}.Derive("jitter");
 
-TEST(KeyedJitterTest, FollowsTheGlobalRowNotTheLayout) {
-  const at::Tensor whole =
-      KeyedJitter(at::ones({6, 10}, at::kDouble), 0.1, kKey, at::arange(6, at::kLong));
-  const at::Tensor picked =
-      KeyedJitter(at::ones({4, 5}, at::kDouble), 0.1, kKey, at::tensor({4, 1}, at::kLong));
-  EXPECT_TRUE(picked.view({2, 10})[0].equal(whole[4]));
-  EXPECT_TRUE(picked.view({2, 10})[1].equal(whole[1]));
+class KeyedNoiseTest : public TestInPlace {
+ protected:
+  static at::Tensor Ones(at::IntArrayRef shape) { return at::ones(shape, GetParam().Options()); }
+  static at::Tensor Ids(at::IntArrayRef ids) {
+    return at::tensor(ids, at::kLong).to(GetParam().device);
+  }
+};
+
+TEST_P(KeyedNoiseTest, FollowsTheGlobalRowNotTheLayout) {
+  const auto jitter = [](const at::Tensor& x, const at::Tensor& ids) {
+    return KeyedJitter(x, 0.1, kKey, ids);
+  };
+  const auto normal = [](const at::Tensor& x, const at::Tensor& ids) {
+    return KeyedNormalLike(x, kKey, ids);
+  };
+  const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)> kinds[] = {jitter, normal};
+  for (const auto& noise : kinds) {
+    const at::Tensor whole = noise(Ones({6, 10}), Ids({0, 1, 2, 3, 4, 5}));
+    const at::Tensor picked = noise(Ones({4, 5}), Ids({4, 1}));
+    EXPECT_TRUE(picked.view({2, 10})[0].equal(whole[4]));
+    EXPECT_TRUE(picked.view({2, 10})[1].equal(whole[1]));
+    EXPECT_FALSE(whole[1].equal(whole[4]));
+    EXPECT_EQ(whole.options().dtype(), GetParam().Options().dtype());
+  }
 }
+
+// Uniform numbers are multiplied in the place's dtype: in every bit as on the CPU.
+TEST_P(KeyedNoiseTest, IsThatOfTheCpu) {
+  const at::Tensor x = Random({6, 70}, "x", GetParam().dtype), on_device = GetParam().Put(x);
+  const at::Tensor ids = at::tensor({5, 0, 9}, at::kLong);
+  EXPECT_TRUE(KeyedJitter(on_device, 0.3, kKey, ids.to(GetParam().device))
+                  .cpu()
+                  .equal(KeyedJitter(x, 0.3, kKey, ids)));
+  EXPECT_LE(RelativeError(KeyedNormalLike(on_device, kKey, ids.to(GetParam().device)),
+                          KeyedNormalLike(x, kKey, ids)),
+            GetParam().dtype == at::kBFloat16 ? 1e-2 : 1e-6);
+}
+
+TEST_P(KeyedNoiseTest, NoneAndNoRows) {
+  const at::Tensor x = Ones({2, 4});
+  EXPECT_TRUE(KeyedJitter(x, 0, kKey, Ids({0, 1})).is_same(x));
+  EXPECT_EQ(KeyedJitter(Ones({0, 4}), 0.5, kKey, Ids({})).numel(), 0);
+  EXPECT_EQ(KeyedNormalLike(Ones({0, 4}), kKey, Ids({})).numel(), 0);
+  EXPECT_THROW(KeyedJitter(x, 1.0, kKey, Ids({0, 1})), c10::Error);
+  EXPECT_THROW(KeyedNormalLike(x, kKey, Ids({0, 1, 2})), c10::Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Places, KeyedNoiseTest, AllPlaces(), NameOfPlace);
 
 TEST(KeyedJitterTest, StaysWithinTheAmplitudeAroundOne) {
   constexpr int64_t kCount = 100000;
@@ -39,13 +82,6 @@ TEST(KeyedJitterTest, GradientMatchesDifferences) {
         return KeyedJitter(in[0], 0.3, kKey, at::tensor({5, 0, 9}, at::kLong));
       },
       {x}));
-}
-
-TEST(KeyedJitterTest, NoneAndNoRows) {
-  const at::Tensor x = at::ones({2, 4}, at::kDouble);
-  EXPECT_TRUE(KeyedJitter(x, 0, kKey, at::arange(2, at::kLong)).is_same(x));
-  EXPECT_EQ(KeyedJitter(at::ones({0, 4}), 0.5, kKey, at::arange(0, at::kLong)).numel(), 0);
-  EXPECT_THROW(KeyedJitter(x, 1.0, kKey, at::arange(2, at::kLong)), c10::Error);
 }
 
 }  // namespace

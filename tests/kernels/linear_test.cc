@@ -13,7 +13,6 @@
 
 #include <string>
 
-#include "kernels/cross_entropy.h"
 #include "kernels/grouped_ffn.h"
 #include "kernels/matrix_product.h"
 #include "tests/support/gradient_check.h"
@@ -124,46 +123,6 @@ TEST(GradientSinkTest, AddsInPlaceWhatAutogradWouldAdd) {
   }
   // Without rows an expert's gradient stays as it is.
   EXPECT_TRUE(gradients[2][1].eq(1).all().item<bool>());
-}
-
-TEST(CrossEntropyTest, EqualsTheFormulaAndItsGradient) {
-  const at::Tensor labels = at::tensor({1, -100, 4, 0, 6}, at::kLong);
-  const auto loss = [&](const at::Tensor& logits) {
-    return SumCrossEntropy(logits, labels, 2.5, -100);
-  };
-  const at::Tensor logits = Random({5, 7}, "logits") * 3;
-  double expected = 0;
-  for (const int64_t t : {0, 2, 3, 4}) {
-    const at::Tensor row = logits[t];
-    expected += (row.exp().sum().log() - row[labels[t].item<int64_t>()]).item<double>() / 2.5;
-  }
-  EXPECT_NEAR(loss(logits).item<double>(), expected, 1e-13);
-  // A copy, because backward overwrites.
-  EXPECT_TRUE(
-      GradientsMatchDifferences([&](std::vector<at::Tensor> in) { return loss(in[0] * 1.0); },
-                                {logits.clone().set_requires_grad(true)}));
-}
-
-// More rows than stay in a cache at a time; large logits; no label at all; no rows.
-TEST(CrossEntropyTest, HoldsInFloat32AndBfloat16ForManyRows) {
-  const at::Tensor labels = (Random({900}, "labels") * 1e6).to(at::kLong).remainder(3000).abs();
-  const at::Tensor exact = (Random({900, 3000}, "logits") * 20).set_requires_grad(true);
-  const at::Tensor expected = SumCrossEntropy(exact * 1.0, labels, 900, -100);
-  expected.backward();
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    const double tolerance = dtype == at::kFloat ? 1e-5 : 0.02;
-    const at::Tensor logits = exact.detach().to(dtype).set_requires_grad(true);
-    const at::Tensor loss = SumCrossEntropy(logits * 1.0, labels, 900, -100);
-    EXPECT_EQ(loss.scalar_type(), at::kFloat);
-    EXPECT_LE(RelativeError(loss, expected.detach()), tolerance);
-    loss.backward();
-    EXPECT_EQ(logits.grad().scalar_type(), dtype);
-    EXPECT_LE(RelativeError(logits.grad(), exact.grad()), 10 * tolerance);
-  }
-  const at::Tensor ignored = at::zeros({900}, at::kLong) - 100;
-  EXPECT_EQ(SumCrossEntropy(exact.detach(), ignored, 900, -100).item<double>(), 0);
-  EXPECT_EQ(SumCrossEntropy(at::zeros({0, 7}), at::zeros({0}, at::kLong), 1, -100).item<double>(),
-            0);
 }
 
 }  // namespace

@@ -24,10 +24,11 @@ inline at::Tensor Leaf(at::IntArrayRef shape, const std::string& name,
   return Random(shape, name, dtype).set_requires_grad(true);
 }
 
-// The largest difference, relative to the largest element.
+// The largest difference, relative to the largest element; from any devices.
 inline double RelativeError(const at::Tensor& actual, const at::Tensor& expected) {
-  const at::Tensor exact = expected.to(at::kDouble);
-  return ((actual.to(at::kDouble) - exact).abs().max() / exact.abs().max()).item<double>();
+  const at::Tensor exact = expected.to(at::kCPU, at::kDouble);
+  return ((actual.to(at::kCPU, at::kDouble) - exact).abs().max() / exact.abs().max())
+      .item<double>();
 }
 
 }  // namespace hypermoe
