@@ -1,6 +1,7 @@
 #include "kernels/linear.h"
 
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/sum.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -65,7 +66,15 @@ class EmbeddingRowsFunction : public torch::autograd::Function<EmbeddingRowsFunc
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& weight = saved[0];
     const WeightGradient grad_weight(weight);
-    grad_weight.sum().index_add_(0, saved[1].reshape({-1}), grads[0].reshape({-1, weight.size(1)}));
+    const at::Tensor ids = saved[1].reshape({-1}), rows = grads[0].reshape({-1, weight.size(1)});
+    if (weight.is_cpu()) {
+      grad_weight.sum().index_add_(0, ids, rows);
+    } else {
+      // On a GPU adding by index goes in no order; this sorts the ids first.
+      grad_weight.sum().add_(at::embedding_dense_backward(rows, ids, weight.size(0),
+                                                          /*padding_idx=*/-1,
+                                                          /*scale_grad_by_freq=*/false));
+    }
     return {grad_weight.ToReturn(), {}};
   }
 };

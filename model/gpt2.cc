@@ -1,13 +1,13 @@
 #include "model/gpt2.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/layer_norm.h>
 
 #include <algorithm>
 #include <string>
 
 #include "kernels/cross_entropy.h"
 #include "kernels/keyed_dropout.h"
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "model/config_values.h"
 #include "model/recomputed_block.h"
@@ -83,8 +83,7 @@ ModelOutput Gpt2::Forward(const Batch& batch, const ForwardMode& mode) {
                           : block->Forward(x_TD, batch.row_ids_B, mode, &output.routing);
   }
   if (mode.cache != nullptr) mode.cache->length += batch.input_ids_BS.size(1);
-  x_TD = at::layer_norm(x_TD, {config_.hidden_size()}, ln_f_weight_, ln_f_bias_,
-                        config_.layer_norm_epsilon());
+  x_TD = LayerNorm(x_TD, ln_f_weight_, ln_f_bias_, config_.layer_norm_epsilon());
   output.logits_TV = LinearTransposed(x_TD, wte_VD_);
   return output;
 }

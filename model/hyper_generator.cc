@@ -3,12 +3,12 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/zeros.h>
 
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "model/hyper_init.h"
 
@@ -136,8 +136,7 @@ at::Tensor HyperGenerator::Hidden(const at::Tensor& p, int64_t layer) const {
                                generator.project_bias);
   if (config_.k_act() == HyperConfig::relu) k_MQ = at::relu(k_MQ);
   if (!generator.norm.defined()) return k_MQ;
-  return at::layer_norm(k_MQ, generator.norm.sizes(), generator.norm, generator.norm_bias,
-                        kNormEpsilon);
+  return LayerNorm(k_MQ, generator.norm, generator.norm_bias, kNormEpsilon);
 }
 
 HyperExperts HyperGenerator::Generate(const Generator& generator, const at::Tensor& k_MQ) const {

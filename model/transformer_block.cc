@@ -2,10 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/layer_norm.h>
 
 #include "kernels/causal_attention.h"
 #include "kernels/keyed_dropout.h"
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "model/config_values.h"
 
@@ -41,18 +41,16 @@ TransformerBlock::TransformerBlock(const ModelConfig& config, int64_t layer,
 at::Tensor TransformerBlock::Forward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
                                      const ForwardMode& mode, std::vector<RoutingResult>* routing,
                                      MoeRecord* record) {
-  const int64_t width = config_.hidden_size();
   const double epsilon = config_.layer_norm_epsilon();
   const double dropout = mode.training ? config_.dropout() : 0.0;
   const RandomKey key = mode.key.Derive(static_cast<uint64_t>(layer_));
 
   const at::Tensor attention_TD =
-      Attention(at::layer_norm(x_TD, {width}, ln_1_weight_, ln_1_bias_, epsilon), row_ids_B, mode);
+      Attention(LayerNorm(x_TD, ln_1_weight_, ln_1_bias_, epsilon), row_ids_B, mode);
   const at::Tensor middle_TD =
       x_TD + KeyedDropout(attention_TD, dropout, key.Derive("attention output"), row_ids_B);
-  const at::Tensor ffn_TD =
-      FeedForward(at::layer_norm(middle_TD, {width}, ln_2_weight_, ln_2_bias_, epsilon), row_ids_B,
-                  mode, routing, record);
+  const at::Tensor ffn_TD = FeedForward(LayerNorm(middle_TD, ln_2_weight_, ln_2_bias_, epsilon),
+                                        row_ids_B, mode, routing, record);
   return middle_TD + KeyedDropout(ffn_TD, dropout, key.Derive("feed-forward output"), row_ids_B);
 }
 

@@ -57,7 +57,7 @@ int64_t TensorBytes(const TensorEntry& entry) {
 
 TensorsInMemory::TensorsInMemory(const std::vector<NamedTensor>& tensors) {
   for (const auto& [name, tensor] : tensors) {
-    if (!tensor.defined() || !tensor.device().is_cpu()) continue;
+    if (!tensor.defined() || tensor.is_meta()) continue;
     tensors_[name] = tensor;
     entries_[name] = {tensor.scalar_type(), tensor.sizes().vec()};
   }
@@ -66,7 +66,7 @@ TensorsInMemory::TensorsInMemory(const std::vector<NamedTensor>& tensors) {
 absl::StatusOr<at::Tensor> TensorsInMemory::Read(const std::string& name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) return DataError(absl::StrCat("no tensor '", Printable(name), "'"));
-  return found->second;
+  return found->second.cpu();
 }
 
 absl::Status FillParameters(const TensorSource& source, const std::string& where,

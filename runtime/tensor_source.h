@@ -34,7 +34,7 @@ class TensorSource {
   virtual absl::StatusOr<at::Tensor> Read(const std::string& name) const = 0;
 };
 
-// Tensors in memory as a source. One that is undefined or not on the CPU has no entry.
+// Tensors in memory as a source. One that is undefined, or without memory (meta), has no entry.
 class TensorsInMemory : public TensorSource {
  public:
   explicit TensorsInMemory(const std::vector<NamedTensor>& tensors);

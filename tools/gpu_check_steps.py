@@ -1,6 +1,7 @@
 """What tools/gpu_check runs after the build: one line a step. The most important stand first, as time may not suffice for all."""
 
 import dataclasses
+import json
 import re
 from typing import Callable
 
@@ -28,12 +29,26 @@ def libtorch_figure(output):
     return last_match(r"(?m)^(LibTorch .*)$", output)
 
 
+def verify_figure(output):
+    """How many values were compared and the worst difference, of verify's last line."""
+    lines = [line for line in output.splitlines() if line.startswith('{"')]
+    if not lines:
+        return ""
+    result = json.loads(lines[-1])
+    return f"{result['entries']} entries, worst {result['worst']['relative']:.1e}"
+
+
+def loss_figure(output):
+    return last_match(r'"loss":([.\d]+)', output)
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """A command; it fails by another exit code than 0, at its limit, or where its output does not match `expect`."""
 
     name: str
-    # Words; @PROGRAM is a program of the build folder, where there are programs for GPUs the one of that name and -cuda.
+    # Words; @PROGRAM is a program of the build folder, where there are programs for GPUs the one of that name and -cuda,
+    # and %BUILD% the folder.
     command: str
     limit: int  # seconds; a step that takes longer is ended
     expect: str  # a regular expression
@@ -56,15 +71,39 @@ def sanitizer(name, expect):
                 summary_figure, gpu=True, tool="compute-sanitizer", environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
 
 
+def verify(case, ranks=1, transport="nccl", dtype="float64"):
+    """A golden case of tests/data, which another implementation computed: logits, losses, gradients, routing, tokens."""
+    return Step(f"verify {case} on {ranks}, {transport}, {dtype}",
+                f"launch/mpirun -np {ranks} @hypermoe verify --model tests/data/{case} --set mesh.device=cuda "
+                f"--set mesh.gpu_transport={transport} --set runtime.dtype={dtype}", 60, r'"ok":true', verify_figure, gpu=True,
+                environment={**MPI_ENVIRONMENT, "OMP_NUM_THREADS": "1"})
+
+
 def distributed_tests(ranks):
     environment = {**MPI_ENVIRONMENT, "OMP_NUM_THREADS": "1", "HYPERMOE_EXPECT_RANKS": str(ranks)}
     return Step(f"distributed tests on {ranks}", f"launch/mpirun -np {ranks} @tests/distributed_tests", 90,
                 r"\[  PASSED  \] [1-9]", tests_figure, environment=environment)
 
 
+# launch/quickstart's run anew, on the GPU.
+TOKENS = "%BUILD%/gpu_check_tokens"
+TRAIN = (f'rm -rf %BUILD%/gpu_check_run {TOKENS}.bin {TOKENS}.idx && '
+         f'"$0" prepare --input configs/data/tiny_shakespeare/input.txt --tokenizer byte --output {TOKENS} && '
+         f'exec "$0" pretrain --config configs/quickstart.textproto --run_dir %BUILD%/gpu_check_run '
+         f'--set data.train={TOKENS} --set mesh.device=cuda')
+
 STEPS = [
     Step("env", "@hypermoe env", 30, "LibTorch", libtorch_figure),
     unit_tests("kernels", 90),
+    verify("gpt2_hyper"),
+    *(verify(case, ranks, "host_staged") for case in ("gpt2_hyper", "golden_cases/selected_k2") for ranks in (2, 4)),
+    verify("gpt2_hyper", dtype="float32"),
+    verify("gpt2_moe_noisy"),
+    Step("train as quickstart", f"sh -c '{TRAIN}' @hypermoe", 150, r"step 1400/1400",
+         lambda output: last_match(r"(\S+ tok/s)", output), gpu=True),
+    # Within 1 % of what two CPU ranks reached: 1.6542.
+    Step("evaluate what it trained", "@hypermoe evaluate --checkpoint %BUILD%/gpu_check_run --set mesh.device=cuda", 60,
+         r'"loss":1\.(63[89]|6[4-6]\d|670)', loss_figure, gpu=True),
     sanitizer("memcheck", "ERROR SUMMARY: 0 errors"),
     sanitizer("racecheck", "RACECHECK SUMMARY: 0 hazards"),
     unit_tests("parallel"),

@@ -74,12 +74,14 @@ std::vector<Call> Calls() {
 }
 
 TEST(HostStagedCommunicatorTest, EqualsTheTransportBelow) {
-  const std::shared_ptr<Communicator> staged =
-      NewHostStagedCommunicator(World()->Split("world", 0, World()->rank()), at::kCPU);
+  // Whose traffic starts at nothing.
+  const auto new_world = [] { return World()->Split("world", 0, World()->rank()); };
+  const std::shared_ptr<Communicator> plain = new_world(),
+                                      staged = NewHostStagedCommunicator(new_world(), at::kCPU);
   EXPECT_EQ(staged->name(), "world");
   EXPECT_EQ(staged->rank(), World()->rank());
   const int degree = World()->size() > 2 ? 2 : World()->size();
-  const ProcessMesh mesh = ProcessMesh::Create(World(), degree),
+  const ProcessMesh mesh = ProcessMesh::Create(plain, degree),
                     staged_mesh = ProcessMesh::Create(staged, degree);
   const std::vector<std::pair<Communicator*, Communicator*>> groups = {
       {mesh.world.get(), staged_mesh.world.get()},
