@@ -21,7 +21,8 @@ std::string VersionText(int version) {
 
 std::string GpuText(const GpuInventory& gpus) {
   if (!gpus.built_with_cuda) return "none used: this program is for CPUs";
-  return absl::StrCat(gpus.count, "; CUDA ", VersionText(gpus.toolkit_version), ", driver ",
+  return absl::StrCat(gpus.count, gpus.name.empty() ? "" : " x ", gpus.name, "; CUDA ",
+                      VersionText(gpus.toolkit_version), ", driver ",
                       gpus.driver_version == 0
                           ? "none"
                           : absl::StrCat("for CUDA ", VersionText(gpus.driver_version)),

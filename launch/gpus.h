@@ -19,6 +19,7 @@ struct GpuInventory {
   int driver_version = 0;        // newest CUDA that the driver knows, as 13000; 0: no driver
   int toolkit_version = 0;       // CUDA of the library that this process has loaded
   int count = 0;                 // GPUs that it may use
+  std::string name;              // of the first, "NVIDIA H200"
   std::string problem;           // CUDA's own words if it could not count them
 };
 // Makes no context on a GPU.

@@ -17,6 +17,10 @@ GpuInventory FindGpus() {
     gpus.problem = cudaGetErrorString(error);
     cudaGetLastError();  // it would be found by the next launch
   }
+  cudaDeviceProp properties;
+  if (gpus.count > 0 && cudaGetDeviceProperties(&properties, 0) == cudaSuccess) {
+    gpus.name = properties.name;
+  }
   return gpus;
 }
 

@@ -1,13 +1,13 @@
 // Times one sparse sub-layer, forward and backward, in its different forms side by side: the plain
 // mixture of experts, HyperMoE in each execution, and a shared expert. One pass of each in turn,
-// there and back (A B C, C B A, ...), so that a drift of the machine meets all alike.
+// there and back (A B C, C B A, ...), so that a drift of the machine meets all alike. Form gemm is
+// what the machine can do: the products of one expert that has all the rows, and nothing else.
 //
 // A pass is all that a training step of one micro-batch does for the layer: router, permutation,
 // experts, generation of the HyperExperts and its backward. Weights and their gradients are shared
 // by the forms, so that memory holds one set of experts.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 #include <sys/resource.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,10 +25,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "launch/commands.h"
+#include "launch/gpus.h"
 #include "model/gpt2.h"
 #include "model/moe_layer.h"
 #include "runtime/config_loader.h"
 #include "tools/benchmark.h"
+#include "tools/expert_gemms.h"
 
 namespace hypermoe {
 namespace {
@@ -51,10 +54,13 @@ int64_t PageFaults() {
 
 absl::StatusOr<RunConfig> ConfigOf(const Arguments& arguments, const std::string& form, int experts,
                                    int bottleneck) {
-  const bool plain = form == "moe" || form == "moe_share";
+  const bool plain = form == "moe" || form == "moe_share" || form == "gemm";
   std::vector<std::string> settings = {
-      absl::StrCat("model.kind=", plain ? form : "hyper"), "model.num_layers=1",
-      "model.num_heads=1", absl::StrCat("model.hidden_size=", arguments.width),
+      absl::StrCat("model.kind=", !plain           ? "hyper"
+                                  : form == "gemm" ? "moe"
+                                                   : form),
+      "model.num_layers=1", "model.num_heads=1",
+      absl::StrCat("model.hidden_size=", arguments.width),
       absl::StrCat("model.ffn_size=", arguments.ffn), absl::StrCat("model.num_experts=", experts),
       absl::StrCat("model.top_k=", arguments.top_k),
       absl::StrCat("hyper.bottleneck_dim=", bottleneck),
@@ -68,11 +74,21 @@ absl::StatusOr<RunConfig> ConfigOf(const Arguments& arguments, const std::string
   return config;
 }
 
+at::ScalarType DtypeOf(const Arguments& arguments) {
+  return arguments.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
 // The layer in one of its forms, and what its passes took.
 class Form {
  public:
-  Form(std::string name, const RunConfig& config) : name_(std::move(name)) {
-    ParameterFactory factory(1, at::kFloat, &parameters_);
+  Form(std::string name, const RunConfig& config, const Arguments& arguments, at::Device device)
+      : name_(std::move(name)), device_(device) {
+    if (name_ == "gemm") {
+      gemms_.emplace(arguments.width, arguments.ffn, arguments.top_k,
+                     at::device(device).dtype(DtypeOf(arguments)));
+      return;
+    }
+    ParameterFactory factory(1, at::device(device).dtype(at::kFloat), &parameters_);
     SparseParts parts;
     parts.dispatcher = std::make_shared<TokenDispatcher>(NewSelfCommunicator("expert"),
                                                          config.model().num_experts());
@@ -107,9 +123,11 @@ class Form {
   }
 
   void Time(const at::Tensor& x_TD, const at::Tensor& grad_TD, bool counts) {
+    WaitForDevice(device_);
     const int64_t faults = PageFaults();
     const auto begin = std::chrono::steady_clock::now();
     Pass(x_TD, grad_TD);
+    WaitForDevice(device_);
     const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
     if (!counts) return;
     seconds_.push_back(passed.count());
@@ -119,6 +137,11 @@ class Form {
  private:
   // Without a gradient to start from: evaluation, in which HyperExperts are kept.
   void Pass(const at::Tensor& x_TD, const at::Tensor& grad_TD) {
+    if (gemms_.has_value()) {
+      const at::NoGradGuard no_grad;
+      output_TD_ = gemms_->Run(x_TD, grad_TD);
+      return;
+    }
     const at::AutoGradMode mode(grad_TD.defined());
     const at::Tensor x = grad_TD.defined() ? x_TD.detach().set_requires_grad(true) : x_TD;
     std::vector<RoutingResult> routing;
@@ -134,17 +157,18 @@ class Form {
   }
 
   std::string name_;
+  at::Device device_;
   std::vector<Parameter> parameters_;
   std::unique_ptr<HyperNetwork> hyper_;
   std::unique_ptr<MoeLayer> layer_;
+  std::optional<ExpertGemms> gemms_;  // instead of a layer
   std::vector<double> seconds_, page_faults_;
   at::Tensor output_TD_;
 };
 
-at::Tensor RandomRows(const Arguments& arguments, const char* name) {
-  const at::Tensor rows = at::empty({arguments.tokens, arguments.width}, at::kFloat);
-  FillNormal(rows, RandomKey{1, 0}.Derive(name), 1.0);
-  return rows.to(arguments.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
+at::Tensor RandomRows(const Arguments& arguments, const char* name, at::Device device) {
+  return RandomMatrix(arguments.tokens, arguments.width, name,
+                      at::device(device).dtype(DtypeOf(arguments)));
 }
 
 // How far the outputs of HyperMoE's executions, which have the same weights, are from those of the
@@ -159,7 +183,15 @@ double DifferenceOf(const Form& form, const std::vector<Form>& forms) {
   return 0;
 }
 
-std::vector<nlohmann::json> ResultsOf(const std::vector<Form>& forms, int experts, int bottleneck) {
+// Of the experts' matrix products, the same for all forms.
+double TeraFlops(const Arguments& arguments) {
+  const double multiply_adds =
+      2.0 * arguments.tokens * arguments.top_k * arguments.width * arguments.ffn;
+  return 2e-12 * multiply_adds * (arguments.evaluation ? 1 : 3);
+}
+
+std::vector<nlohmann::json> ResultsOf(const Arguments& arguments, const std::vector<Form>& forms,
+                                      int experts, int bottleneck) {
   std::vector<nlohmann::json> results;
   for (const Form& form : forms) {
     const Quartiles milliseconds = QuartilesOf(form.seconds());
@@ -169,6 +201,7 @@ std::vector<nlohmann::json> ResultsOf(const std::vector<Form>& forms, int expert
                              {"milliseconds", 1e3 * milliseconds.median},
                              {"lower_quartile", 1e3 * milliseconds.lower},
                              {"upper_quartile", 1e3 * milliseconds.upper},
+                             {"tflops", TeraFlops(arguments) / milliseconds.median},
                              {"page_faults", QuartilesOf(form.page_faults()).median},
                              {"difference", DifferenceOf(form, forms)}};
     std::vector<double> ratios;
@@ -187,23 +220,24 @@ std::vector<nlohmann::json> ResultsOf(const std::vector<Form>& forms, int expert
 
 // All forms at one number of experts and one bottleneck.
 absl::StatusOr<std::vector<nlohmann::json>> Compare(const Arguments& arguments, int experts,
-                                                    int bottleneck) {
+                                                    int bottleneck, at::Device device) {
   std::vector<Form> forms;
   std::map<std::string, at::Tensor> shared;
   for (const std::string& name : arguments.forms) {
     ASSIGN_OR_RETURN(const RunConfig config, ConfigOf(arguments, name, experts, bottleneck));
-    forms.emplace_back(name, config);
+    forms.emplace_back(name, config, arguments, device);
     forms.back().Share(&shared);
   }
-  const at::Tensor x_TD = RandomRows(arguments, "x");
-  const at::Tensor grad_TD = arguments.evaluation ? at::Tensor() : RandomRows(arguments, "grad");
+  const at::Tensor x_TD = RandomRows(arguments, "x", device);
+  const at::Tensor grad_TD =
+      arguments.evaluation ? at::Tensor() : RandomRows(arguments, "grad", device);
   const auto count = static_cast<int>(forms.size());
   for (int round = 0; round < arguments.warmup + arguments.rounds; ++round) {
     for (int i = 0; i < count; ++i) {
       forms[round % 2 == 0 ? i : count - 1 - i].Time(x_TD, grad_TD, round >= arguments.warmup);
     }
   }
-  return ResultsOf(forms, experts, bottleneck);
+  return ResultsOf(arguments, forms, experts, bottleneck);
 }
 
 std::string TableText(const Arguments& arguments, const std::vector<nlohmann::json>& results) {
@@ -212,38 +246,40 @@ std::string TableText(const Arguments& arguments, const std::vector<nlohmann::js
       arguments.tokens, arguments.width, arguments.ffn, arguments.top_k, arguments.dtype,
       arguments.evaluation ? "forward alone, HyperExperts kept" : "forward and backward",
       arguments.rounds);
-  absl::StrAppendFormat(&text, "%7s %10s %-10s %9s %9s %9s   %8s %19s %12s %11s\n", "experts",
-                        "bottleneck", "form", "ms", "lower q.", "upper q.",
+  absl::StrAppendFormat(&text, "%7s %10s %-10s %9s %9s %9s %8s   %8s %19s %12s %11s\n", "experts",
+                        "bottleneck", "form", "ms", "lower q.", "upper q.", "TFLOP/s",
                         absl::StrCat("/ ", results[0]["over"].get<std::string>()), "(quartiles)",
                         "page faults", "difference");
   for (const nlohmann::json& r : results) {
     absl::StrAppendFormat(
-        &text, "%7d %10d %-10s %9.1f %9.1f %9.1f   %8.3f   (%.3f to %.3f) %12.0f %11.1e\n",
+        &text, "%7d %10d %-10s %9.2f %9.2f %9.2f %8.3f   %8.3f   (%.3f to %.3f) %12.0f %11.1e\n",
         r["experts"].get<int>(), r["bottleneck"].get<int>(), r["form"].get<std::string>(),
         r["milliseconds"].get<double>(), r["lower_quartile"].get<double>(),
-        r["upper_quartile"].get<double>(), r["ratio"].get<double>(),
+        r["upper_quartile"].get<double>(), r["tflops"].get<double>(), r["ratio"].get<double>(),
         r["ratio_lower_quartile"].get<double>(), r["ratio_upper_quartile"].get<double>(),
         r["page_faults"].get<double>(), r["difference"].get<double>());
   }
   return text;
 }
 
-absl::Status Run(const Arguments& arguments, const Communicator& world) {
-  if (world.size() != 1) {
-    return UsageError(absl::StrCat("bench_moe_layer was started on ", world.size(),
+absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
+  if (world->size() != 1) {
+    return UsageError(absl::StrCat("bench_moe_layer was started on ", world->size(),
                                    " ranks, expected 1: start it without mpirun"));
   }
   if (arguments.dtype != "float32" && arguments.dtype != "bfloat16") {
     return UsageError(
         absl::StrCat("--dtype is '", arguments.dtype, "': expected float32 or bfloat16"));
   }
+  ASSIGN_OR_RETURN(const RunConfig config, LoadConfig("", arguments.overrides));
+  ASSIGN_OR_RETURN(world, WorldOnDevice(std::move(world), config.mesh()));
   const int threads = UseThreads(arguments.threads);
   const nlohmann::json machine = DescribeMachine(1, threads);
   std::vector<nlohmann::json> results;
   for (const int experts : arguments.experts) {
     for (const int bottleneck : arguments.bottlenecks) {
       ASSIGN_OR_RETURN(const std::vector<nlohmann::json> compared,
-                       Compare(arguments, experts, bottleneck));
+                       Compare(arguments, experts, bottleneck, world->device()));
       results.insert(results.end(), compared.begin(), compared.end());
     }
   }
@@ -254,11 +290,13 @@ absl::Status Run(const Arguments& arguments, const Communicator& world) {
 }
 
 void AddOptions(CLI::App& app, Arguments* arguments) {
-  app.add_option("--form", arguments->forms,
-                 "Forms to compare, each with the first: moe, moe_share, or HyperMoE in an "
-                 "execution (owner, source, bilinear, per_token)")
+  app.add_option(
+         "--form", arguments->forms,
+         "Forms to compare, each with the first: moe, moe_share, or HyperMoE in an "
+         "execution (owner, source, bilinear, per_token); gemm: one expert's matrix products alone")
       ->delimiter(',')
-      ->check(CLI::IsMember({"moe", "moe_share", "owner", "source", "bilinear", "per_token"}))
+      ->check(
+          CLI::IsMember({"moe", "moe_share", "owner", "source", "bilinear", "per_token", "gemm"}))
       ->capture_default_str();
   app.add_option("--experts", arguments->experts, "Numbers of experts")
       ->delimiter(',')
@@ -292,7 +330,7 @@ int Main(int argc, char** argv) {
       "Example:\n"
       "  build/bench_moe_layer --experts 8 --bottleneck 64 --form moe,source,per_token");
   return RunBenchmark(argc, argv, app, [&arguments](std::shared_ptr<Communicator> world) {
-    return Run(arguments, *world);
+    return Run(arguments, std::move(world));
   });
 }
 

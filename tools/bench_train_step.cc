@@ -16,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "launch/commands.h"
+#include "launch/gpus.h"
 #include "parallel/process_mesh.h"
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
@@ -116,9 +117,11 @@ std::unique_ptr<ValidationWindows> WindowsOf(const RunConfig& config) {
 
 // One step, begun together on all ranks; it has taken as long as on the slowest.
 absl::Status TimeStep(int64_t step, bool counts, Communicator& world, Variant* variant) {
+  WaitForDevice(world.device());
   world.Barrier();
   const auto begin = std::chrono::steady_clock::now();
   const StepResult result = StepOrPass(step, variant);
+  WaitForDevice(world.device());
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   world.AllReduceMax(at::from_blob(&seconds, {1}, at::kDouble));
   if (!std::isfinite(result.loss)) {
@@ -275,7 +278,16 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
                        "for all of them, or make a call each"));
     }
   }
-  const int threads = UseThreads(variants.front().config.runtime().threads());
+  const RunConfig& first = variants.front().config;
+  for (const Variant& variant : variants) {
+    if (variant.config.mesh().device() != first.mesh().device()) {
+      return UsageError(absl::StrCat(variant.name, ": mesh.device differs from that of ",
+                                     variants.front().name,
+                                     ": give --set mesh.device for all models of a call"));
+    }
+  }
+  ASSIGN_OR_RETURN(world, WorldOnDevice(std::move(world), first.mesh()));
+  const int threads = UseThreads(first.runtime().threads());
   const nlohmann::json machine = DescribeMachine(world->size(), threads);
   for (Variant& variant : variants) {
     variant.trainer = MakeTrainer(variant.config, world);

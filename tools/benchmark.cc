@@ -1,6 +1,7 @@
 #include "tools/benchmark.h"
 
 #include <ATen/Version.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +18,7 @@
 #include "launch/build_identity.h"
 #include "launch/commands.h"
 #include "launch/distributed_init.h"
+#include "launch/gpus.h"
 
 namespace hypermoe {
 namespace {
@@ -76,8 +78,14 @@ Quartiles QuartilesOf(std::vector<double> values) {
   return {at(0.25), at(0.5), at(0.75)};
 }
 
+void WaitForDevice(at::Device device) {
+  if (device.is_cpu()) return;
+  c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
+}
+
 nlohmann::json DescribeMachine(int ranks, int threads) {
   return {{"cpu", ProcessorName()},
+          {"gpus", GpuText(FindGpus())},
           {"cores", sysconf(_SC_NPROCESSORS_ONLN)},
           {"memory_gib", MemoryGibibytes()},
           {"load", LoadAverage()},
@@ -91,13 +99,14 @@ nlohmann::json DescribeMachine(int ranks, int threads) {
 
 std::string MachineText(const nlohmann::json& machine) {
   return absl::StrFormat(
-      "# %s, %d cores, %.0f GiB, load %.2f; ranks %d, threads of each %d\n"
+      "# %s, %d cores, %.0f GiB, load %.2f; ranks %d, threads of each %d; GPUs %s\n"
       "# LibTorch %s (%s), compiler %s, program %s\n",
       machine["cpu"].get<std::string>(), machine["cores"].get<int>(),
       machine["memory_gib"].get<double>(), machine["load"].get<double>(),
       machine["ranks"].get<int>(), machine["threads"].get<int>(),
-      machine["libtorch"].get<std::string>(), machine["kernels"].get<std::string>(),
-      machine["compiler"].get<std::string>(), machine["program"].get<std::string>().substr(0, 12));
+      machine["gpus"].get<std::string>(), machine["libtorch"].get<std::string>(),
+      machine["kernels"].get<std::string>(), machine["compiler"].get<std::string>(),
+      machine["program"].get<std::string>().substr(0, 12));
 }
 
 }  // namespace hypermoe

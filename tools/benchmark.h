@@ -2,6 +2,8 @@
 // description.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -28,7 +30,10 @@ Quartiles QuartilesOf(std::vector<double> values);
 // An integer option from `least` on, with its present value as default.
 void AddNumber(CLI::App& app, const char* name, int* value, int least, const char* help);
 
-// Processor, cores, memory, load at this moment, build, ranks and threads a rank.
+// Blocks until the device, whose work is queued if it is a GPU, has done all of it.
+void WaitForDevice(at::Device device);
+
+// Processor, GPUs, cores, memory, load at this moment, build, ranks and threads a rank.
 nlohmann::json DescribeMachine(int ranks, int threads);
 // The same in two lines that begin with '#'.
 std::string MachineText(const nlohmann::json& machine);

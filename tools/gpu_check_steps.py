@@ -38,6 +38,20 @@ def verify_figure(output):
     return f"{result['entries']} entries, worst {result['worst']['relative']:.1e}"
 
 
+def layer_figure(output):
+    """"moe 1.25, source 1.26 x gemm (41 TFLOP/s)" of the last comparison of bench_moe_layer."""
+    rows = re.findall(r"(?m)^ +\d+ +\d+ (\w+) +(?:[\d.]+ +){3}([\d.]+) +([\d.]+) ", output)
+    last = rows[max((i for i, row in enumerate(rows) if row[0] == "gemm"), default=len(rows)):]
+    ratios = ", ".join(f"{form} {ratio}" for form, _, ratio in last[1:])
+    return f"{ratios} x gemm ({last[0][1]} TFLOP/s)" if ratios else ""
+
+
+def steps_figure(output):
+    """Tokens a second of each kind of model, of bench_train_step."""
+    rows = re.findall(r"(?m)^(\w+) +([\d.]+) +[\d.]+ +[\d.]+ ", output)
+    return ", ".join(f"{kind} {float(speed):.0f}" for kind, speed in rows) + " tok/s" if rows else ""
+
+
 def loss_figure(output):
     return last_match(r'"loss":([.\d]+)', output)
 
@@ -79,6 +93,11 @@ def verify(case, ranks=1, transport="nccl", dtype="float64"):
                 environment={**MPI_ENVIRONMENT, "OMP_NUM_THREADS": "1"})
 
 
+def layer(name, shape):
+    return Step(f"layer, {name}", f"@bench_moe_layer --set mesh.device=cuda --dtype bfloat16 --rounds 20 --warmup 5 {shape}", 90,
+                r"(?m)^ +\d+ +\d+ source", layer_figure, gpu=True)
+
+
 def distributed_tests(ranks):
     environment = {**MPI_ENVIRONMENT, "OMP_NUM_THREADS": "1", "HYPERMOE_EXPECT_RANKS": str(ranks)}
     return Step(f"distributed tests on {ranks}", f"launch/mpirun -np {ranks} @tests/distributed_tests", 90,
@@ -104,6 +123,10 @@ STEPS = [
     # Within 1 % of what two CPU ranks reached: 1.6542.
     Step("evaluate what it trained", "@hypermoe evaluate --checkpoint %BUILD%/gpu_check_run --set mesh.device=cuda", 60,
          r'"loss":1\.(63[89]|6[4-6]\d|670)', loss_figure, gpu=True),
+    layer("16384 x 768", "--tokens 16384 --experts 8,64 --bottleneck 64 --form gemm,moe,source,owner"),
+    layer("8192 x 4096", "--tokens 8192 --width 4096 --ffn 14336 --experts 1,8 --bottleneck 64 --form gemm,moe,source"),
+    Step("steps of GPT-2 small", "@bench_train_step --set mesh.device=cuda --dtype bfloat16 --layers 12 --batch 32 --sequence 1024 "
+         "--steps 10 --warmup 3 --kind dense,moe,hyper", 120, r"(?m)^hyper ", steps_figure, gpu=True),
     sanitizer("memcheck", "ERROR SUMMARY: 0 errors"),
     sanitizer("racecheck", "RACECHECK SUMMARY: 0 hazards"),
     unit_tests("parallel"),

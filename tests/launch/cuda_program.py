@@ -42,7 +42,7 @@ class CudaProgramTest(unittest.TestCase):
 
     def test_env_tells_the_programs_apart(self):
         self.assertEqual(gpus("hypermoe")[1], "none used: this program is for CPUs")
-        self.assertRegex(gpus("hypermoe-cuda")[1], r"^\d+; CUDA 1\d\.\d+, driver (none|for CUDA \d+\.\d+)")
+        self.assertRegex(gpus("hypermoe-cuda")[1], r"^\d+( x .*)?; CUDA 1\d\.\d+, driver (none|for CUDA \d+\.\d+)")
 
     def test_the_program_for_cpus_names_the_other(self):
         for ranks in 1, 2:

@@ -68,7 +68,10 @@ TEST(ChooseGpuTest, ProgramForCpusSaysWhichOneToStart) {
 }
 
 TEST(GpuTextTest, SaysWhatThereIs) {
-  EXPECT_EQ(GpuText(Gpus(8)), "8; CUDA 13.0, driver for CUDA 13.0");
+  GpuInventory gpus = Gpus(8);
+  EXPECT_EQ(GpuText(gpus), "8; CUDA 13.0, driver for CUDA 13.0");
+  gpus.name = "NVIDIA H200";
+  EXPECT_EQ(GpuText(gpus), "8 x NVIDIA H200; CUDA 13.0, driver for CUDA 13.0");
   EXPECT_EQ(GpuText(GpuInventory()), "none used: this program is for CPUs");
 }
 

@@ -101,7 +101,13 @@ class Benchmarks(unittest.TestCase):
             self.assertEqual({line["ratio"] for line in lines if line["form"] == "moe"}, {1})
             self.assertTrue(any(line["difference"] > 0 for line in lines), "all forms are one")
         done = program("bench_moe_layer", "--experts=4", "--bottleneck=8", "--form=moe,source", *small)
-        self.assertRegex(done.stdout, r"(?m)^ +4 +8 source +\d+\.\d .*\(\d+\.\d{3} to \d+\.\d{3}\)")
+        self.assertRegex(done.stdout, r"(?m)^ +4 +8 source +\d+\.\d\d .*\(\d+\.\d{3} to \d+\.\d{3}\)")
+        machine, lines = self.lines(program("bench_moe_layer", "--json", "--experts=4", "--bottleneck=8", "--form=moe,gemm", *small))
+        self.assertEqual([line["form"] for line in lines], ["moe", "gemm"])
+        self.assertIn("CPUs", machine["gpus"])
+        # The operations are those of the experts, whatever the form: 12 for each token, column and row of a matrix.
+        for line in lines:
+            self.assertAlmostEqual(line["tflops"] * line["milliseconds"] * 1e9 / (12 * 96 * 32 * 48), 1)
 
     def test_small_gemm_compares_with_libtorch(self):
         small = ["--rows=5", "--generated=3", "--tokens=40", "--width=64", "--bottleneck=16", "--hidden=32", "--rounds=2"]

@@ -57,10 +57,23 @@ SANITIZER = """#!/bin/sh
 esac
 """
 MPIRUN = """#!/bin/sh
-[ "$HYPERMOE_EXPECT_RANKS" = "$2" ] || exit 1
+[ "${HYPERMOE_EXPECT_RANKS:-$2}" = "$2" ] || exit 1
 shift 2
 exec "$@"
 """
+# What each program says when all is well.
+HYPERMOE = """#!/bin/sh
+case "$1" in
+  verify) echo '{"ok":true,"entries":5,"worst":{"relative":1.5e-15}}' ;;
+  pretrain) echo 'step 1400/1400  loss 1.497  26.0k tok/s' ;;
+  evaluate) echo '{"loss":1.6541,"tokens":7}' ;;
+  *) echo 'LibTorch     2.11.0' ;;
+esac
+"""
+BENCHMARKS = {
+    "bench_moe_layer": " 8 64 gemm 2.0 1.9 2.1 412.5 1.000 (1\n 8 64 moe 2.2 2.1 2.3 375.0 1.100 (1\n 8 64 source 2.3 2.2 2.4 358.7 1.150 (1",
+    "bench_train_step": "dense 500000.0 1.0 1.0 0.1\nhyper 450000.4 1.0 1.0 0.1",
+}
 
 
 class ScriptTest(InFolder):
@@ -75,7 +88,9 @@ class ScriptTest(InFolder):
         for step in gpu_check_steps.STEPS:
             for program in step.programs():
                 write_program(self.path("programs", os.path.basename(program)), TESTS)
-        write_program(self.path("programs", "hypermoe"), "#!/bin/sh\necho 'LibTorch     2.11.0'\n")
+        write_program(self.path("programs", "hypermoe"), HYPERMOE)
+        for name, text in BENCHMARKS.items():
+            write_program(self.path("programs", name), f"#!/bin/sh\necho '{text}'\n")
         self.touch("torch/lib/libtorch_cpu.so")
 
     def touch(self, name):
@@ -119,7 +134,12 @@ class ScriptTest(InFolder):
         self.assertRegex(build, r"--target hypermoe-cuda kernels_tests-cuda .*distributed_tests-cuda -- -k 0$")
         lines = done.stdout.splitlines()
         self.assertEqual(len(lines), len(outcomes) + 2)
-        self.assertRegex(lines[-1], r"^14 ok, 0 failed, 0 skipped in \d+ of 530 s$")
+        self.assertRegex(lines[-1], rf"^{len(outcomes)} ok, 0 failed, 0 skipped in \d+ of 530 s$")
+        self.assertEqual(outcomes["verify gpt2_hyper on 4, host_staged, float64"][1], "5 entries, worst 1.5e-15")
+        self.assertEqual(outcomes["train as quickstart"][1], "26.0k tok/s")
+        self.assertEqual(outcomes["evaluate what it trained"][1], "1.6541")
+        self.assertEqual(outcomes["layer, 16384 x 768"][1], "moe 1.100, source 1.150 x gemm (412.5 TFLOP/s)")
+        self.assertEqual(outcomes["steps of GPT-2 small"][1], "dense 500000, hyper 450000 tok/s")
         self.assertRegex(done.stderr, r"(?m)^gpu_check: \[ +\d+ s\] kernels tests: ok 3 passed$")
 
     def test_failures_do_not_stop_what_follows(self):
@@ -140,7 +160,13 @@ class ScriptTest(InFolder):
         self.assertEqual(outcomes["model tests"][0], "FAILED")
         self.assertEqual(outcomes["runtime tests"], ("FAILED", "a test was skipped for want of a GPU: no GPU is there"))
         self.assertEqual(outcomes["tools tests"], ("ok", "3 passed"))
-        self.assertRegex(done.stdout, r"\n7 ok, 7 failed, 0 skipped in \d+ of 530 s\n\Z")
+        self.assertRegex(done.stdout, rf"\n{len(outcomes) - 7} ok, 7 failed, 0 skipped in \d+ of 530 s\n\Z")
+
+    def test_another_loss_than_on_cpus_is_a_failure(self):
+        for loss, result in (("1.6378", "FAILED"), ("1.6379", "FAILED"), ("1.6380", "ok"), ("1.6709", "ok"), ("1.6710", "FAILED")):
+            write_program(self.path("programs", "hypermoe"), HYPERMOE.replace("1.6541", loss))
+            self.check("--only=evaluate what it trained")
+            self.assertEqual(self.outcomes()["evaluate what it trained"][0], result, loss)
 
     def test_nothing_is_taken_for_a_gpu(self):
         write_program(self.path("bin", "nvidia-smi"), "#!/bin/sh\necho 'No devices were found'; exit 6\n")
@@ -159,7 +185,7 @@ class ScriptTest(InFolder):
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             outcomes = self.outcomes()
             self.assertEqual({name for name in outcomes if outcomes[name] == ("skipped", "needs a GPU")},
-                             {"kernels memcheck", "kernels racecheck"})
+                             {step.name for step in gpu_check_steps.STEPS if step.gpu})
             self.assertEqual(outcomes["kernels tests"], ("ok", "3 passed"))
             self.assertIn("-DHYPERMOE_CUDA=AUTO", self.cmake_calls()[-2])
             self.assertIn(f"--target hypermoe{suffix} kernels_tests{suffix} ", self.cmake_calls()[-1])
@@ -179,7 +205,7 @@ class ScriptTest(InFolder):
         self.assertEqual(outcomes["env"][0], "ok")
         self.assertEqual(outcomes["kernels tests"][0], "skipped")
         self.assertRegex(outcomes["kernels tests"][1], r"^may take 90 s, and 5\d s of the budget are left$")
-        self.assertRegex(done.stdout, r"\n3 ok, 0 failed, 11 skipped in ")
+        self.assertRegex(done.stdout, rf"\n3 ok, 0 failed, {len(outcomes) - 3} skipped in ")
 
         self.touch("hang")
         done = self.check("--budget=1", "--only", "env")
