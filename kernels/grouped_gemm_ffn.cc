@@ -31,7 +31,9 @@ at::Tensor EndsOf(const std::vector<int64_t>& rows_per_group, at::Device device)
     end += static_cast<int32_t>(rows);
     ends.push_back(end);
   }
-  return at::tensor(ends, at::kInt).to(device);
+  const at::Tensor on_host = at::tensor(ends, at::kInt);
+  if (device.is_cpu()) return on_host;
+  return on_host.pin_memory().to(device, /*non_blocking=*/true);
 }
 
 GroupedRows RowsOf(const at::Tensor& rows, const at::Tensor& ends_G) {

@@ -1,5 +1,8 @@
 #include "launch/gpus.h"
 
+#include <ATen/Context.h>
+
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +18,15 @@ namespace {
 // "13.0" of 13000.
 std::string VersionText(int version) {
   return absl::StrCat(version / 1000, ".", version % 1000 / 10);
+}
+
+// The same bits in every run, as on CPUs: LibTorch's fused attention adds in no order in backward
+// unless it is told so. Before the first tensor is made on a GPU.
+void MakeGpusDeterministic() {
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);  // which it demands then
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  // That would also fill all memory before its first use.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
 }  // namespace
@@ -58,6 +70,7 @@ absl::StatusOr<std::shared_ptr<Communicator>> WorldOnDevice(std::shared_ptr<Comm
   if (mesh.device() == MeshConfig::cpu) return world;
   const absl::StatusOr<int> gpu = ChooseGpu(mesh, FindGpus(), RankOnMachine());
   RETURN_IF_ERROR(Agree(*world, gpu.status()));
+  MakeGpusDeterministic();
   UseGpu(*gpu);
   std::unique_ptr<Communicator> host = world->Split("world", /*color=*/0, /*key=*/world->rank());
   if (mesh.gpu_transport() == MeshConfig::host_staged) {

@@ -15,10 +15,13 @@ struct Batch {
   // random numbers.
   at::Tensor row_ids_B;
 
-  // A batch to generate from has no labels.
+  // A batch to generate from has no labels. To a GPU without waiting for what it does.
   Batch To(at::Device device) const {
-    return {input_ids_BS.to(device), labels_BS.defined() ? labels_BS.to(device) : labels_BS,
-            row_ids_B.to(device)};
+    const auto move = [device](const at::Tensor& tensor) {
+      if (!tensor.defined() || tensor.device() == device) return tensor;
+      return device.is_cpu() ? tensor.cpu() : tensor.pin_memory().to(device, /*non_blocking=*/true);
+    };
+    return {move(input_ids_BS), move(labels_BS), move(row_ids_B)};
   }
 };
 

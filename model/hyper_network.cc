@@ -5,7 +5,6 @@
 #include <ATen/ops/_unique2.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
-#include <ATen/ops/index_select.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/zeros_like.h>
@@ -14,6 +13,7 @@
 #include <string>
 
 #include "kernels/grouped_ffn.h"
+#include "kernels/select_rows.h"
 #include "model/gated_rows.h"
 
 namespace hypermoe {
@@ -186,8 +186,7 @@ at::Tensor HyperNetwork::ApplySelections(const at::Tensor& x_TD, const at::Tenso
     rows_per_network = ToVector(counts_M);
   }
   const at::Tensor chosen_R = order_T.narrow(0, skipped, rows);
-  const at::Tensor y_RD =
-      ApplyNetworks(at::index_select(x_TD, 0, chosen_R), rows_per_network, experts);
+  const at::Tensor y_RD = ApplyNetworks(SelectRows(x_TD, chosen_R), rows_per_network, experts);
   return Scaled(at::zeros_like(x_TD.detach()).index_copy(0, chosen_R, y_RD), layer);
 }
 

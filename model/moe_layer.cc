@@ -4,11 +4,11 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/index_copy.h>
-#include <ATen/ops/index_select.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
 #include "kernels/combine_rows.h"
+#include "kernels/select_rows.h"
 #include "model/config_values.h"
 #include "model/expert_capacity.h"
 #include "model/gated_rows.h"
@@ -189,13 +189,14 @@ at::Tensor MoeLayer::RunExperts(const at::Tensor& rows_RD,
 // Zero where the gate is: that of an expert which has room is not, or adds nothing.
 at::Tensor MoeLayer::RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,
                                           const DispatchPlan& plan) const {
-  const at::Tensor taken_R = gate_R1.detach().squeeze(1).ne(0);
+  // Read by the host once.
+  const at::Tensor taken_R = gate_R1.detach().squeeze(1).ne(0).cpu();
   std::vector<int64_t> taken_per_expert;
   for (const at::Tensor& expert_rows : taken_R.split_with_sizes(plan.rows_per_local_expert)) {
     taken_per_expert.push_back(expert_rows.sum().item<int64_t>());
   }
-  const at::Tensor taken_S = taken_R.nonzero().squeeze(1);
-  const at::Tensor expert_SD = RunExperts(at::index_select(rows_RD, 0, taken_S), taken_per_expert);
+  const at::Tensor taken_S = taken_R.nonzero().squeeze(1).to(rows_RD.device());
+  const at::Tensor expert_SD = RunExperts(SelectRows(rows_RD, taken_S), taken_per_expert);
   return at::index_copy(at::zeros(rows_RD.sizes(), rows_RD.options()), 0, taken_S, expert_SD);
 }
 

@@ -109,7 +109,7 @@ at::Tensor SwitchBalanceOfMicroBatch(const std::vector<Layer>& layers,
 
 // The sum over layers and this rank's rows of their losses.
 at::Tensor SwitchBalanceOfRows(const std::vector<Layer>& layers, int64_t row_tokens) {
-  at::Tensor sum = at::zeros({});
+  at::Tensor sum = at::zeros({}, layers[0].sums.probs_BN.options().requires_grad(false));
   for (const auto& [routing, sums] : layers) {
     const auto row_choices = static_cast<double>(row_tokens * routing.expert_ids_TK.size(1));
     const at::Tensor mean_BN = sums.probs_BN / static_cast<double>(row_tokens);
@@ -120,7 +120,7 @@ at::Tensor SwitchBalanceOfRows(const std::vector<Layer>& layers, int64_t row_tok
 }
 
 at::Tensor RouterZ(const std::vector<RoutingResult>& routing, double batch_tokens) {
-  at::Tensor sum = at::zeros({});
+  at::Tensor sum = at::zeros({}, routing[0].log_sum_T.options().requires_grad(false));
   for (const RoutingResult& layer : routing) sum = sum + layer.log_sum_T.pow(2).sum();
   return sum / batch_tokens;
 }
@@ -133,7 +133,9 @@ RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int6
                                  const ModelConfig& model, const BatchScale& scale,
                                  Communicator& world) {
   RouterLosses losses;
-  losses.switch_balance = losses.importance = losses.load = losses.router_z = at::zeros({});
+  const at::TensorOptions on_device = at::device(world.device()).dtype(at::kFloat);
+  losses.switch_balance = losses.importance = losses.load = losses.router_z =
+      at::zeros({}, on_device);
   losses.tokens_LN = losses.dropped_LN = at::zeros({0, 0}, at::kLong);
   if (routing.empty()) return losses;
 

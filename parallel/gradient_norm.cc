@@ -49,7 +49,7 @@ double SumOfSquares(const Scalar* x, int64_t count) {
 
 double SumOfSquares(const at::Tensor& flat) {
   if (!flat.is_cpu()) {
-    // Summed in float64, without a copy in it.
+    // Summed in float64, over a copy in it.
     const auto norm = at::linalg_vector_norm(flat, 2, {}, false, at::kDouble).item<double>();
     return norm * norm;
   }

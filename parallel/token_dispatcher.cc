@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "kernels/expert_order.h"
+#include "kernels/select_rows.h"
 #include "parallel/row_moves.h"
 
 namespace hypermoe {
@@ -130,7 +131,7 @@ at::Tensor TokenDispatcher::Unpermute(const at::Tensor& sorted_TD,
 
 at::Tensor TokenDispatcher::Select(const at::Tensor& sorted_TD,
                                    const std::shared_ptr<const DispatchPlan>& plan) const {
-  return plan->sent_K.defined() ? at::index_select(sorted_TD, 0, plan->sent_K) : sorted_TD;
+  return plan->sent_K.defined() ? SelectRows(sorted_TD, plan->sent_K) : sorted_TD;
 }
 
 at::Tensor TokenDispatcher::Restore(const at::Tensor& sent_KD,
