@@ -60,29 +60,6 @@ at::Tensor RowsOf(const at::Tensor& all, const Piece& piece) {
 
 at::Tensor OfGroup(const at::Tensor& all, const Piece& piece) { return all.select(0, piece.group); }
 
-// c = a b, or +=, by SmallGemm; false, and nothing done, if it cannot make this product.
-template <typename C, typename Factor, typename... More>
-bool TrySmallGemmOf(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add,
-                    More... more) {
-  const auto c_view = MatrixViewOf<C>::Of(c);
-  const auto a_view = MatrixViewOf<Factor>::Of(a), b_view = MatrixViewOf<Factor>::Of(b);
-  if (!FitsSmallGemm(c_view, a_view, b_view)) return false;
-  SmallGemm(c_view, a_view, b_view, add, more...);
-  return true;
-}
-
-bool TrySmallGemm(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add,
-                  Ahead ahead) {
-  const at::ScalarType sums = c.scalar_type(), factors = a.scalar_type();
-  if (factors == at::kFloat && sums == at::kFloat)
-    return TrySmallGemmOf<float, float>(c, a, b, add, ahead);
-  if (factors == at::kBFloat16 && sums == at::kFloat)
-    return TrySmallGemmOf<float, c10::BFloat16>(c, a, b, add);
-  if (factors == at::kBFloat16 && sums == at::kBFloat16)
-    return TrySmallGemmOf<c10::BFloat16, c10::BFloat16>(c, a, b, add);
-  return false;
-}
-
 // To be fetched during a product because the next one needs it.
 Ahead AheadOf(const at::Tensor& next) {
   if (next.scalar_type() != at::kFloat || !next.is_contiguous()) return {};

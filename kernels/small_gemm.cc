@@ -286,4 +286,30 @@ void SmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16Matri
   Bf16Gemm(c, a, b, add);
 }
 
+namespace {
+
+template <typename C, typename Factor, typename... More>
+bool TrySmallGemmOf(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add,
+                    More... more) {
+  const auto c_view = MatrixViewOf<C>::Of(c);
+  const auto a_view = MatrixViewOf<Factor>::Of(a), b_view = MatrixViewOf<Factor>::Of(b);
+  if (!FitsSmallGemm(c_view, a_view, b_view)) return false;
+  SmallGemm(c_view, a_view, b_view, add, more...);
+  return true;
+}
+
+}  // namespace
+
+bool TrySmallGemm(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add,
+                  Ahead ahead) {
+  const at::ScalarType sums = c.scalar_type(), factors = a.scalar_type();
+  if (factors == at::kFloat && sums == at::kFloat)
+    return TrySmallGemmOf<float, float>(c, a, b, add, ahead);
+  if (factors == at::kBFloat16 && sums == at::kFloat)
+    return TrySmallGemmOf<float, c10::BFloat16>(c, a, b, add);
+  if (factors == at::kBFloat16 && sums == at::kBFloat16)
+    return TrySmallGemmOf<c10::BFloat16, c10::BFloat16>(c, a, b, add);
+  return false;
+}
+
 }  // namespace hypermoe

@@ -65,4 +65,9 @@ bool FitsSmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16M
 void SmallGemm(const MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add);
 void SmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add);
 
+// c = a b, or += with `add`, of matrices whose dtypes one of the above takes; false, and nothing
+// done, if none does or the product does not fit.
+bool TrySmallGemm(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add,
+                  Ahead ahead = {});
+
 }  // namespace hypermoe

@@ -54,15 +54,8 @@ double Milliseconds(const std::function<void()>& work) {
   return 1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-template <typename C, typename Factor>
-void MultiplyOf(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add) {
-  SmallGemm(MatrixViewOf<C>::Of(c), MatrixViewOf<Factor>::Of(a), MatrixViewOf<Factor>::Of(b), add);
-}
-
 void Multiply(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add) {
-  if (a.scalar_type() == at::kFloat) return MultiplyOf<float, float>(c, a, b, add);
-  if (c.scalar_type() == at::kFloat) return MultiplyOf<float, c10::BFloat16>(c, a, b, add);
-  MultiplyOf<c10::BFloat16, c10::BFloat16>(c, a, b, add);
+  TORCH_CHECK(TrySmallGemm(c, a, b, add), "SmallGemm does not take ", a.sizes(), " by ", b.sizes());
 }
 
 // One product for every group: c_g = a_g b_g, or += with `add`.
@@ -152,11 +145,12 @@ absl::Status Run(const Arguments& arguments, const Communicator& world) {
     return UsageError(absl::StrCat("bench_small_gemm was started on ", world.size(),
                                    " ranks, expected 1: start it without mpirun"));
   }
+  const int unit = arguments.dtype == "bfloat16" ? 32 : 16;
   for (const auto& [name, value] : {std::pair("--width", arguments.width),
                                     {"--bottleneck", arguments.bottleneck},
                                     {"--hidden", arguments.hidden}}) {
-    if (value % 16 != 0)
-      return UsageError(absl::StrCat(name, " is ", value, ": expected a multiple of 16"));
+    if (value % unit != 0)
+      return UsageError(absl::StrCat(name, " is ", value, ": expected a multiple of ", unit));
   }
   const nlohmann::json machine = DescribeMachine(1, UseThreads(arguments.threads));
   if (arguments.dtype != "float32" && arguments.dtype != "bfloat16") {

@@ -118,6 +118,8 @@ class Benchmarks(unittest.TestCase):
         self.assertEqual(len(re.findall(r"(?m)^ +5 \S.* +\d+\.\d\d +\d+\.\d +\d+\.\d\d +\d+\.\d +\d+\.\d\d$", done.stdout)), 6, done.stdout)
         self.assertEqual(len(re.findall(r"(?m)^ +3 generation", done.stdout)), 2, done.stdout)
         self.fails(64, "--width is 63", program("bench_small_gemm", "--width=63"))
+        self.fails(64, "--bottleneck is 16: expected a multiple of 32",
+                   program("bench_small_gemm", "--dtype=bfloat16", "--bottleneck=16"))
 
     def test_bad_options_are_one_error(self):
         self.fails(64, "--steps", program("bench_train_step", "--steps=0"))
