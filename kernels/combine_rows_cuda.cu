@@ -3,13 +3,14 @@
 #include "kernels/combine_rows_arguments.h"
 #include "kernels/cuda_elements.cuh"
 #include "kernels/cuda_stream.h"
+#include "kernels/cuda_warp.cuh"
 
 namespace hypermoe::cuda {
 namespace {
 
 // A warp takes a token: its lanes stand beside each other in the row, so that loads and stores are
 // whole sectors, and the dot products of the backward pass need no shared memory.
-constexpr int kWarp = 32, kWarpsPerBlock = 8;
+constexpr int kWarpsPerBlock = 8;
 
 template <typename Element, typename Gate>
 struct Rows {
@@ -41,7 +42,6 @@ struct Rows {
 __device__ int64_t TokenOfWarp() {
   return int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / kWarp;
 }
-__device__ int LaneOfWarp() { return threadIdx.x % kWarp; }
 
 template <int kPack, typename Element, typename Gate>
 __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
@@ -95,9 +95,7 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
         grad.Store(grad_base + in.BaseRowOf(token) * in.width + d);
       }
     }
-    // Always in the same order, so the same bits.
-#pragma unroll
-    for (int half = kWarp / 2; half > 0; half /= 2) dot += __shfl_xor_sync(~0U, dot, half);
+    dot = SumOfWarp(dot);
     if (LaneOfWarp() == 0) grad_gate[choice] = dot;
   }
 }

@@ -4,12 +4,13 @@
 #include "kernels/cross_entropy_arguments.h"
 #include "kernels/cuda_elements.cuh"
 #include "kernels/cuda_stream.h"
+#include "kernels/cuda_warp.cuh"
 
 namespace hypermoe::cuda {
 namespace {
 
 // A block takes a token.
-constexpr int kWarp = 32, kThreads = 512, kWarps = kThreads / kWarp;
+constexpr int kThreads = 512, kWarps = kThreads / kWarp;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNotANumber = std::numeric_limits<float>::quiet_NaN();
 

@@ -1,6 +1,7 @@
 #include <cstdint>
 
 #include "kernels/cuda_stream.h"
+#include "kernels/cuda_warp.cuh"
 #include "kernels/expert_order_arguments.h"
 
 // The ids are cut into tiles, one a block: counts by expert and tile, their exclusive sums, and
@@ -10,7 +11,7 @@
 namespace hypermoe::cuda {
 namespace {
 
-constexpr int kWarp = 32, kThreads = 256;
+constexpr int kThreads = 256;
 constexpr int kTile = static_cast<int>(kExpertOrderTile);
 // What a block gets without asking for more.
 constexpr int64_t kSharedBytes = 48 * 1024;

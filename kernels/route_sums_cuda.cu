@@ -1,12 +1,13 @@
 #include <cstdint>
 
 #include "kernels/cuda_stream.h"
+#include "kernels/cuda_warp.cuh"
 #include "kernels/route_sums_arguments.h"
 
 namespace hypermoe::cuda {
 namespace {
 
-constexpr int kWarp = 32, kThreads = 256;
+constexpr int kThreads = 256;
 
 template <typename Element>
 struct Routes {
@@ -75,14 +76,6 @@ __global__ void __launch_bounds__(kThreads)
     }
     __syncthreads();
   }
-}
-
-// Every lane gets the same, always made in the same order, so the same bits.
-template <typename Number>
-__device__ Number SumOfWarp(Number value) {
-#pragma unroll
-  for (int half = kWarp / 2; half > 0; half /= 2) value += __shfl_xor_sync(~0U, value, half);
-  return value;
 }
 
 // A warp takes an expert of a row.

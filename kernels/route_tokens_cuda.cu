@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "kernels/cuda_stream.h"
+#include "kernels/cuda_warp.cuh"
 #include "kernels/route_tokens_arguments.h"
 
 namespace hypermoe::cuda {
@@ -10,7 +11,7 @@ namespace {
 // A warp takes a token, each of its lanes every 32nd expert. Up to kSlots experts a lane keeps in
 // registers; with kSlots = 0 it keeps any number in the row that it writes, where no other lane
 // reads them.
-constexpr int kWarp = 32, kWarpsPerBlock = 8;
+constexpr int kWarpsPerBlock = 8;
 
 template <int kSlots, typename Element>
 class LaneValues {
@@ -49,13 +50,6 @@ class LaneValues<0, Element> {
   int experts_;
 };
 
-// Every lane gets the same, always made in the same order, so the same bits.
-template <typename Element>
-__device__ Element SumOfWarp(Element value) {
-#pragma unroll
-  for (int half = kWarp / 2; half > 0; half /= 2) value += __shfl_xor_sync(~0U, value, half);
-  return value;
-}
 // Without those that are NaN, unless all are.
 template <typename Element>
 __device__ Element MaxOfWarp(Element value) {
@@ -115,7 +109,6 @@ struct Sizes {
 __device__ int64_t TokenOfWarp() {
   return int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / kWarp;
 }
-__device__ int LaneOfWarp() { return static_cast<int>(threadIdx.x) % kWarp; }
 
 template <int kSlots, typename Element>
 __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)

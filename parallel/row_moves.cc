@@ -32,22 +32,18 @@ RowMove Opposite(RowMove move) {
 at::Tensor MoveBlocks(const at::Tensor& rows, const std::vector<RowBlock>& blocks, bool to_placed) {
   at::Tensor result = at::empty_like(rows);
   if (result.nbytes() == 0) return result;
-  if (!result.is_cpu()) {
-    for (const RowBlock& block : blocks) {
-      if (block.rows == 0) continue;
-      const int64_t from = to_placed ? block.arrived : block.placed;
-      const int64_t to = to_placed ? block.placed : block.arrived;
-      result.narrow(0, to, block.rows).copy_(rows.narrow(0, from, block.rows));
-    }
-    return result;
-  }
   const size_t row_bytes = result.nbytes() / result.size(0);
   const auto* source = static_cast<const std::byte*>(rows.const_data_ptr());
   auto* target = static_cast<std::byte*>(result.mutable_data_ptr());
   for (const RowBlock& block : blocks) {
+    if (block.rows == 0) continue;
     const int64_t from = to_placed ? block.arrived : block.placed;
     const int64_t to = to_placed ? block.placed : block.arrived;
-    std::memcpy(target + to * row_bytes, source + from * row_bytes, block.rows * row_bytes);
+    if (result.is_cpu()) {
+      std::memcpy(target + to * row_bytes, source + from * row_bytes, block.rows * row_bytes);
+    } else {
+      result.narrow(0, to, block.rows).copy_(rows.narrow(0, from, block.rows));
+    }
   }
   return result;
 }

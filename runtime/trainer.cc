@@ -95,12 +95,15 @@ std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communica
       });
 }
 
+std::array<double*, 5> LossesOf(StepResult* result) {
+  return {&result->loss, &result->balance_loss, &result->importance_loss, &result->load_loss,
+          &result->router_z_loss};
+}
+
 // Turns this rank's shares into global values by two small all-reduces: sums of losses and bytes,
 // means of calls and seconds, the largest memory.
 void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) {
-  const std::array<double*, 5> losses = {&result->loss, &result->balance_loss,
-                                         &result->importance_loss, &result->load_loss,
-                                         &result->router_z_loss};
+  const std::array<double*, 5> losses = LossesOf(result);
   std::vector<double> sums;
   for (const double* loss : losses) sums.push_back(*loss);
   StepSeconds& s = result->seconds;
@@ -216,11 +219,7 @@ void Trainer::AccumulateGradients(int64_t step, StepResult* result) {
   reducer_.Finish();
   losses_5 = losses_5.cpu();
   const double* losses = losses_5.const_data_ptr<double>();
-  result->loss = losses[0];
-  result->balance_loss = losses[1];
-  result->importance_loss = losses[2];
-  result->load_loss = losses[3];
-  result->router_z_loss = losses[4];
+  for (double* loss : LossesOf(result)) *loss = *losses++;
   result->tokens_LN = result->tokens_LN.cpu();
   result->dropped_LN = result->dropped_LN.cpu();
   after_backward.Lap("reduce", &result->seconds.reduce);

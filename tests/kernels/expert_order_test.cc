@@ -1,6 +1,5 @@
 #include "kernels/expert_order.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bincount.h>
@@ -14,18 +13,12 @@
 #include <vector>
 
 #include "tests/support/random_tensor.h"
+#include "tests/support/test_devices.h"
 
 namespace hypermoe {
 namespace {
 
 using ::testing::HasSubstr;
-
-// The CPU, and a GPU where there is one.
-std::vector<at::Device> Devices() {
-  std::vector<at::Device> devices = {at::kCPU};
-  if (at::hasCUDA()) devices.emplace_back(at::kCUDA);
-  return devices;
-}
 
 enum class Ids { kRandom, kSorted, kFalling, kOneExpert };
 
@@ -51,7 +44,7 @@ TEST_P(ExpertOrderTest, IsAStableSortWithItsInverseAndCounts) {
       c.choices < 2
           ? 0
           : ids.slice(0, 0, c.choices - 1).gt(ids.slice(0, 1, c.choices)).sum().item<int64_t>();
-  for (const at::Device device : Devices()) {
+  for (const at::Device device : DevicesHere()) {
     const ExpertOrder result = OrderByExpert(ids.to(device), c.experts);
     EXPECT_EQ(result.order_C.device().type(), device.type());
     ASSERT_EQ(result.counts.sizes(), at::IntArrayRef({c.experts + 2}));
@@ -81,7 +74,7 @@ TEST(ExpertOrderChecksTest, ReadsStridedIds) {
 
 TEST(ExpertOrderChecksTest, IdsOutsideTheRange) {
   const at::Tensor ids = at::tensor({0L, 3L, 1L, -1L, 0L});
-  for (const at::Device device : Devices()) {
+  for (const at::Device device : DevicesHere()) {
     if (device.is_cpu()) {
       try {
         OrderByExpert(ids, 3);

@@ -1,6 +1,5 @@
 #include "kernels/route_sums.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/one_hot.h>
 #include <ATen/ops/zeros.h>
@@ -10,17 +9,11 @@
 #include <vector>
 
 #include "tests/support/random_tensor.h"
+#include "tests/support/test_devices.h"
 #include "tests/support/threads_scope.h"
 
 namespace hypermoe {
 namespace {
-
-// The CPU, and a GPU where there is one.
-std::vector<at::Device> Devices() {
-  std::vector<at::Device> devices = {at::kCPU};
-  if (at::hasCUDA()) devices.emplace_back(at::kCUDA);
-  return devices;
-}
 
 struct Case {
   int64_t rows, row_tokens, experts, choices;
@@ -43,7 +36,7 @@ TEST_P(RouteSumsTest, EqualsTheDefinitionWithItsGradients) {
   const Case& c = GetParam();
   const at::Tensor chosen =
       at::one_hot(Ids().flatten(), c.experts).view({c.rows, c.row_tokens * c.choices, c.experts});
-  for (const at::Device device : Devices()) {
+  for (const at::Device device : DevicesHere()) {
     for (const auto& [dtype, tolerance] : {std::pair(at::kDouble, 1e-13), {at::kFloat, 1e-5}}) {
       const at::Tensor probs = Probs(dtype), plain_probs = Probs(dtype), gates = Gates(dtype),
                        plain_gates = Gates(dtype);
@@ -86,7 +79,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, RouteSumsTest,
                                          Case{5, 7, 600, 1}));
 
 TEST(RouteSumsChecksTest, WithoutTokens) {
-  for (const at::Device device : Devices()) {
+  for (const at::Device device : DevicesHere()) {
     const at::Tensor probs = at::zeros({0, 4}, at::kFloat).to(device).set_requires_grad(true),
                      ids = at::zeros({0, 2}, at::kLong).to(device),
                      gates = at::zeros({0, 2}, at::kFloat).to(device).set_requires_grad(true);

@@ -1,6 +1,5 @@
 #include "kernels/route_tokens.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -19,17 +18,11 @@
 
 #include "tests/support/gradient_check.h"
 #include "tests/support/random_tensor.h"
+#include "tests/support/test_devices.h"
 #include "tests/support/threads_scope.h"
 
 namespace hypermoe {
 namespace {
-
-// The CPU, and a GPU where there is one.
-std::vector<at::Device> Devices() {
-  std::vector<at::Device> devices = {at::kCPU};
-  if (at::hasCUDA()) devices.emplace_back(at::kCUDA);
-  return devices;
-}
 
 struct Case {
   int64_t tokens, experts, choices;
@@ -70,7 +63,7 @@ class RouteTokensTest : public testing::TestWithParam<Case> {
 
 TEST_P(RouteTokensTest, EqualsTheDefinitionWithItsGradients) {
   const Case& c = GetParam();
-  for (const at::Device device : Devices()) {
+  for (const at::Device device : DevicesHere()) {
     for (const auto& [dtype, tolerance] : {std::pair(at::kDouble, 1e-12), {at::kFloat, 1e-5}}) {
       const auto logits = [&, type = dtype] {
         return (Random({c.tokens, c.experts}, "logits", type) * 3).set_requires_grad(true);
@@ -143,7 +136,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{3, 100, 100, true, true}));
 
 TEST(RouteTokensGradientTest, MatchesDifferences) {
-  for (const at::Device device : Devices()) {
+  for (const at::Device device : DevicesHere()) {
     for (const bool renormalize : {false, true}) {
       const auto all = [&](std::vector<at::Tensor> in) {
         const TokenRoutes routes = RouteTokens(in[0].to(device), 2, renormalize);
@@ -160,7 +153,7 @@ TEST(RouteTokensChoiceTest, BestFirstAndTiesToTheLowerExpert) {
   const at::Tensor logits = at::tensor({1.0, 3.0, 2.0, 3.0, /**/ 0.5, 0.5, -1.0, 0.5,
                                         /**/ minus_infinity, 0.0, minus_infinity, minus_infinity})
                                 .view({3, 4});
-  for (const at::Device device : Devices()) {
+  for (const at::Device device : DevicesHere()) {
     EXPECT_TRUE(RouteTokens(logits.to(device), 3, false)
                     .expert_ids_TK.cpu()
                     .equal(at::tensor({1L, 3L, 2L, 0L, 1L, 3L, 1L, 0L, 2L}).view({3, 3})));
@@ -175,7 +168,7 @@ TEST(RouteTokensChoiceTest, BestFirstAndTiesToTheLowerExpert) {
 
 // They show in the loss; ids must be ones that exist.
 TEST(RouteTokensChoiceTest, WithoutProbabilitiesTheFirst) {
-  for (const at::Device device : Devices()) {
+  for (const at::Device device : DevicesHere()) {
     for (const int64_t experts : {4, 40, 100}) {
       at::Tensor logits = at::zeros({2, experts}, at::kFloat);
       logits[0][2] = std::numeric_limits<float>::quiet_NaN();

@@ -9,6 +9,7 @@
 #include <ostream>
 #include <string>
 #include <tuple>
+#include <vector>
 
 namespace hypermoe {
 
@@ -30,6 +31,13 @@ inline void PrintTo(const TestPlace& place, std::ostream* out) { *out << NameOf(
 // For INSTANTIATE_TEST_SUITE_P over places alone.
 inline std::string NameOfPlace(const testing::TestParamInfo<TestPlace>& info) {
   return NameOf(info.param);
+}
+
+// For tests that go through the devices themselves: the CPU, and a GPU where there is one.
+inline std::vector<at::Device> DevicesHere() {
+  std::vector<at::Device> devices = {at::kCPU};
+  if (at::hasCUDA()) devices.emplace_back(at::kCUDA);
+  return devices;
 }
 
 // To be called in SetUp, whose end then skips the test.
