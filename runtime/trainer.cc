@@ -100,8 +100,8 @@ std::array<double*, 5> LossesOf(StepResult* result) {
           &result->router_z_loss};
 }
 
-// Turns this rank's shares into global values by two small all-reduces: sums of losses and bytes,
-// means of calls and seconds, the largest memory.
+// Turns this rank's shares into global values by two small all-reduces: sums of losses, bytes and
+// votes, means of calls and seconds, the largest memory.
 void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) {
   const std::array<double*, 5> losses = LossesOf(result);
   std::vector<double> sums;
@@ -115,6 +115,8 @@ void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) 
     sums.push_back(static_cast<double>(traffic.bytes));
     sums.push_back(traffic.seconds);
   }
+  const std::array<int64_t*, 2> votes = {&result->votes.stop, &result->votes.saving};
+  for (const int64_t* vote : votes) sums.push_back(static_cast<double>(*vote));
   world.AllReduceSum(at::from_blob(sums.data(), {static_cast<int64_t>(sums.size())}, at::kDouble));
   auto sum = sums.begin();
   for (double* loss : losses) *loss = *sum++;
@@ -124,6 +126,7 @@ void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) 
     traffic.bytes = std::llround(*sum++);
     traffic.seconds = *sum++ / world.size();
   }
+  for (int64_t* vote : votes) *vote = std::llround(*sum++);
   s.all_to_all = result->traffic[static_cast<size_t>(Collective::kAllToAll)].seconds +
                  result->traffic[static_cast<size_t>(Collective::kAllToAllCounts)].seconds;
   result->memory_bytes = ReadProcessMemory().peak_resident;
@@ -181,8 +184,9 @@ Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
       reducer_(buffers_, buckets_, /*scatter=*/config.optimizer().zero1()),
       optimizer_(buffers_, buckets_, OptionsOf(config.optimizer()), config.optimizer().zero1()) {}
 
-StepResult Trainer::TrainStep(int64_t step) {
+StepResult Trainer::TrainStep(int64_t step, const StepVotes& mine) {
   StepResult result;
+  result.votes = mine;
   const Ledger before = LedgerOf(mesh_);
   AccumulateGradients(step, &result);
   Stopwatch watch(phase_observer_);

@@ -36,6 +36,13 @@ struct StepSeconds {
   double total() const { return data + forward + backward + reduce + optimizer; }
 };
 
+// What the ranks tell each other together with a step's figures, at no collective of its own. A
+// rank gives 0 or 1; the result of the step holds the sums over the ranks.
+struct StepVotes {
+  int64_t stop = 0;    // has been asked to save and stop
+  int64_t saving = 0;  // is still writing its files of a checkpoint
+};
+
 // What one step says about itself: global values, the same on every rank.
 struct StepResult {
   double loss = 0;  // mean cross-entropy of the batch, nats a token
@@ -48,8 +55,9 @@ struct StepResult {
   // ranks, calls and seconds their means.
   std::array<Traffic, kNumCollectives> traffic;
   int64_t memory_bytes = 0;  // resident at most so far, of the rank that has the most
-  at::Tensor tokens_LN;      // int64: choices of the batch by sparse layer and expert
-  at::Tensor dropped_LN;     // those of them for which the expert had no room
+  StepVotes votes;
+  at::Tensor tokens_LN;   // int64: choices of the batch by sparse layer and expert
+  at::Tensor dropped_LN;  // those of them for which the expert had no room
   // Largest over mean tokens of an expert, in the sparse layer where it is worst; 0 for a dense
   // model.
   double LoadMaxOverMean() const;
@@ -66,7 +74,7 @@ class Trainer {
 
   // One optimizer step on the global batch of `step` (from 0). Collective over the world; the same
   // result on every rank.
-  StepResult TrainStep(int64_t step);
+  StepResult TrainStep(int64_t step, const StepVotes& mine = {});
 
   // The first part of TrainStep: fills the gradients of the global batch's loss, reduced (with
   // optimizer.zero1 only in the parts that this rank owns), not clipped.
