@@ -17,6 +17,7 @@ enum class ExitCode : int {
   kBadData = 65,        // malformed text, token file, checkpoint or model; golden values not met
   kInternal = 70,       // a defect of this program, or numbers gone wrong
   kCommunication = 71,  // MPI failed, or another rank is gone
+  kHang = 72,           // a rank made no progress (runtime.hang_seconds)
   kIo = 74,             // a file could not be read or written
   kStopped = 75,        // stopped before the end on request; resume goes on
   kConfig = 78,         // a configuration that cannot be run
