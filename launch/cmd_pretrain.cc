@@ -16,7 +16,9 @@
 #include "runtime/config_loader.h"
 #include "runtime/handshake.h"
 #include "runtime/pretrain.h"
+#include "runtime/progress_deadline.h"
 #include "runtime/starting_config.h"
+#include "runtime/watchdog.h"
 
 namespace hypermoe {
 namespace {
@@ -85,6 +87,7 @@ void WarnOfSplitExpertGroups(const ProcessMesh& mesh) {
 }
 
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
+  auto until_watched = std::make_unique<ProgressDeadline>(kStartSeconds, world->rank());
   ASSIGN_OR_RETURN(const ProfiledSteps profile, ParseProfiledSteps(arguments.profile_steps));
   RETURN_IF_ERROR(CheckSameBuild(*world));
   absl::StatusOr<RunConfig> config = ReadConfig(arguments, world->size());
@@ -98,9 +101,15 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   options.profile = profile;
   options.threads = UseThreads(options.config.runtime().threads());
   RETURN_IF_ERROR(CheckSameRun(options.config, options.threads, *world));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<Watchdog> watchdog,
+      Watchdog::Start({options.run_dir, HostName(), options.config.runtime().hang_seconds()},
+                      *world));
+  until_watched.reset();
   const int degree = ExpertDegree(options.config, world->size());
   ASSIGN_OR_RETURN(world, WorldOnDevice(std::move(world), options.config.mesh()));
   const ProcessMesh mesh = ProcessMesh::Create(world, degree);
+  if (watchdog != nullptr) watchdog->WatchTransport(mesh);
   WarnOfSplitExpertGroups(mesh);
   return Pretrain(options, mesh);
 }

@@ -14,7 +14,9 @@
 #include "absl/strings/str_replace.h"
 #include "launch/distributed_init.h"
 #include "launch/run_guarded.h"
+#include "parallel/progress_marks.h"
 #include "runtime/process_memory.h"
+#include "runtime/progress_deadline.h"
 #include "runtime/status.h"
 
 namespace hypermoe {
@@ -74,7 +76,12 @@ void SetUpProcess() {
 int RunJob(int* argc, char*** argv, const JobBody& body) {
   std::unique_ptr<DistributedContext> context;
   const Outcome outcome = RunGuarded([&] {
-    context = std::make_unique<DistributedContext>(argc, argv);
+    {
+      MarkPhase("join");
+      const ProgressDeadline deadline(kStartSeconds, LaunchRank());
+      context = std::make_unique<DistributedContext>(argc, argv);
+    }
+    MarkPhase("start");
     return body(context->world());
   });
   if (outcome.thrown) EndJob(outcome.status, context != nullptr && context->world()->size() == 1);
@@ -82,6 +89,8 @@ int RunJob(int* argc, char*** argv, const JobBody& body) {
     if (LaunchRank() == 0) PrintError("", outcome.status);
     EndJobLater(outcome.status);
   }
+  MarkPhase("leave");
+  const ProgressDeadline deadline(kStartSeconds, LaunchRank());
   context.reset();
   return CodeOf(outcome.status);
 }

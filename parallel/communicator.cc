@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
 
 namespace hypermoe {
@@ -12,11 +13,28 @@ const char* CollectiveName(Collective kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
-// Adds the time until it goes out of scope to the ledger, and tells the observer.
+// Adds the time until it goes out of scope to the ledger, tells the observer, and marks meanwhile
+// what this process is in.
 class Communicator::Metered {
  public:
-  Metered(Communicator& group, Collective kind, int64_t bytes, int64_t calls = 1)
-      : group_(group), kind_(kind), bytes_(bytes), calls_(calls), begin_(SteadySeconds()) {}
+  Metered(Communicator& group, Collective kind, int64_t bytes)
+      : group_(group),
+        kind_(kind),
+        bytes_(bytes),
+        calls_(1),
+        mark_(CollectiveName(kind), group.name_),
+        begin_(SteadySeconds()) {}
+  // Goes on with collective `number` (CollectiveMark), which was counted when it was started.
+  struct Started {
+    int64_t number;
+  };
+  Metered(Communicator& group, Collective kind, Started started)
+      : group_(group),
+        kind_(kind),
+        bytes_(0),
+        calls_(0),
+        mark_(CollectiveName(kind), group.name_, started.number),
+        begin_(SteadySeconds()) {}
   ~Metered() {
     const double end = SteadySeconds();
     Traffic& traffic = group_.traffic_[static_cast<int>(kind_)];
@@ -28,18 +46,23 @@ class Communicator::Metered {
   Metered(const Metered&) = delete;
   Metered& operator=(const Metered&) = delete;
 
+  int64_t number() const { return mark_.number(); }
+
  private:
   Communicator& group_;
   Collective kind_;
   int64_t bytes_, calls_;
+  CollectiveMark mark_;
   double begin_;
 };
 
 // Puts the wait into the ledger too; the call and its bytes are counted at the start.
 class Communicator::MeteredReduction final : public PendingReduction {
  public:
-  MeteredReduction(Communicator& group, Collective kind, std::unique_ptr<PendingReduction> inner)
-      : group_(group), kind_(kind), inner_(std::move(inner)) {}
+  // `number`: of its start.
+  MeteredReduction(Communicator& group, Collective kind, int64_t number,
+                   std::unique_ptr<PendingReduction> inner)
+      : group_(group), kind_(kind), number_(number), inner_(std::move(inner)) {}
   bool Test() override {
     return done_ || GoOn([&] { return inner_->Test(); });
   }
@@ -54,17 +77,19 @@ class Communicator::MeteredReduction final : public PendingReduction {
  private:
   template <typename Call>
   bool GoOn(const Call& call) {
-    Metered metered(group_, kind_, /*bytes=*/0, /*calls=*/0);
+    Metered metered(group_, kind_, Metered::Started{number_});
     try {
       done_ = call();
     } catch (const CommError& error) {
       group_.Fail(CollectiveName(kind_), error.what());
     }
+    if (done_) MarkProgress();
     return done_;
   }
 
   Communicator& group_;
   Collective kind_;
+  int64_t number_;
   std::unique_ptr<PendingReduction> inner_;
   bool done_ = false;
 };
@@ -126,7 +151,8 @@ std::unique_ptr<PendingReduction> Communicator::StartReduction(const char* call,
   CheckTensor(call, tensor, /*reduction=*/true);
   const Collective kind = scatter ? Collective::kReduceScatter : Collective::kAllReduce;
   Metered metered(*this, kind, OperandBytes(tensor));
-  return std::make_unique<MeteredReduction>(*this, kind, DoStartReduction(tensor, scatter));
+  return std::make_unique<MeteredReduction>(*this, kind, metered.number(),
+                                            DoStartReduction(tensor, scatter));
 }
 
 std::unique_ptr<PendingReduction> Communicator::StartAllReduceSum(const at::Tensor& tensor) {

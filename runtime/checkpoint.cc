@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "parallel/progress_marks.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint_tensors.h"
 #include "runtime/file_util.h"
@@ -238,6 +239,7 @@ absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,
   for (Slot& slot : SlotsOf(buffers)) {
     if (!CheckListed(tensors, slot.wanted, &problems)) continue;
     const absl::StatusOr<at::Tensor> source = tensors.Read(slot.wanted.name);
+    MarkProgress();
     if (source.ok()) {
       sources.emplace_back(std::move(slot), *source);
     } else if (unreadable.emplace(source.status().message()).second) {
@@ -246,7 +248,10 @@ absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,
   }
   RETURN_IF_ERROR(problems.ToStatus(absl::StrCat("checkpoint ", Printable(checkpoint),
                                                  " does not fit this model or is damaged")));
-  for (const auto& [slot, source] : sources) FillSlot(slot, source, optimizer);
+  for (const auto& [slot, source] : sources) {
+    FillSlot(slot, source, optimizer);
+    MarkProgress();
+  }
   optimizer.set_steps(manifest.optimizer_steps);
   return absl::OkStatus();
 }

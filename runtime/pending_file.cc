@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "parallel/progress_marks.h"
 #include "runtime/file_util.h"
 
 namespace hypermoe {
@@ -63,6 +64,7 @@ absl::Status PendingFile::Write(int64_t offset, const char* bytes, size_t size) 
       if (errno == EINTR) continue;
       return ErrnoError(path_, "write", errno);
     }
+    MarkProgress();
     bytes += count;
     offset += count;
     size -= static_cast<size_t>(count);

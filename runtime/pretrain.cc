@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "parallel/progress_marks.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint.h"
 #include "runtime/config_loader.h"
@@ -89,6 +90,7 @@ class Run {
 };
 
 absl::Status Run::Open() {
+  MarkPhase("init");
   absl::StatusOr<Splits> splits = OpenSplits(config_.data(), config_.model());
   RETURN_IF_ERROR(Agree(*mesh_.world, splits.status()));
   splits_ = *std::move(splits);
@@ -104,6 +106,7 @@ absl::Status Run::Open() {
 }
 
 absl::Status Run::Resume() {
+  MarkPhase("load");
   absl::StatusOr<std::optional<std::string>> latest = LatestCheckpoint(options_.run_dir);
   RETURN_IF_ERROR(Agree(*mesh_.world, latest.status()));
   // Rank 0 decides for all, so that ranks on machines that do not share the folder fail instead of
@@ -256,6 +259,7 @@ absl::Status Run::Step(int64_t step) {
 }
 
 absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
+  MarkPhase("evaluate");
   validation_loss_ = trainer_->Evaluate(*windows_, max_windows);
   // A run that was complete when it was resumed has this line already.
   if (first_rank_ && saved_ != steps_taken) report_->Validation(steps_taken, validation_loss_);
@@ -264,6 +268,7 @@ absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
 
 absl::Status Run::Save(int64_t steps_taken) {
   if (saved_ == steps_taken) return absl::OkStatus();
+  MarkPhase("save");
   // Writing is not part of what training needs.
   if (training_memory_ == 0)
     training_memory_ = ReadProcessMemory().peak_resident - resident_before_;

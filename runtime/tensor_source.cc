@@ -6,6 +6,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "parallel/progress_marks.h"
 #include "runtime/file_util.h"
 #include "runtime/fit_problems.h"
 
@@ -79,6 +80,7 @@ absl::Status FillParameters(const TensorSource& source, const std::string& where
            GlobalViews(*buffer.parameters()[i], buffer.View(buffer.values(), i))) {
         ASSIGN_OR_RETURN(const at::Tensor value, source.Read(view.name));
         view.tensor.copy_(value);
+        MarkProgress();
       }
     }
   }

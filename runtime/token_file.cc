@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "parallel/progress_marks.h"
 #include "runtime/file_util.h"
 #include "runtime/input_file.h"
 #include "runtime/token_index.h"
@@ -93,6 +94,7 @@ class MappedTokenFile : public TokenFile {
     const int64_t size = static_cast<int64_t>(bin_->size());
     const int64_t id_bytes = BytesOf(index_.dtype);
     for (int64_t at = 0; at < size; at += kChunkBytes) {
+      MarkProgress();
       const int64_t bytes = std::min(kChunkBytes, size - at);
       XXH3_128bits_update(hash, bin_->data() + at, static_cast<size_t>(bytes));
       WithIds(index_.dtype, bin_->data() + at, [&](const auto* stored) {

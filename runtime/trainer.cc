@@ -12,6 +12,7 @@
 #include "model/expert_capacity.h"
 #include "model/router_losses.h"
 #include "parallel/gradient_norm.h"
+#include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
 #include "runtime/hyper_execution.h"
@@ -187,8 +188,10 @@ Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
 StepResult Trainer::TrainStep(int64_t step, const StepVotes& mine) {
   StepResult result;
   result.votes = mine;
+  MarkStep(step + 1);
   const Ledger before = LedgerOf(mesh_);
   AccumulateGradients(step, &result);
+  MarkPhase("optimizer");
   Stopwatch watch(phase_observer_);
   result.gradient_norm = GlobalGradientNorm(buffers_, buckets_, *mesh_.world);
   result.learning_rate = LearningRate(config_.optimizer(), step, TotalSteps(config_));
@@ -209,6 +212,7 @@ StepResult Trainer::ComputeGradients(int64_t step) {
 }
 
 void Trainer::AccumulateGradients(int64_t step, StepResult* result) {
+  MarkPhase("optimizer");
   Stopwatch watch(phase_observer_);
   for (FlatBuffer& buffer : buffers_) buffer.ZeroGradients();
   watch.Lap("optimizer", &result->seconds.optimizer);
@@ -220,6 +224,7 @@ void Trainer::AccumulateGradients(int64_t step, StepResult* result) {
   Stopwatch after_backward(phase_observer_);
   model_->FinishBackward();
   after_backward.Lap("backward", &result->seconds.backward);
+  MarkPhase("reduce");
   reducer_.Finish();
   losses_5 = losses_5.cpu();
   const double* losses = losses_5.const_data_ptr<double>();
@@ -233,11 +238,13 @@ void Trainer::AccumulateGradients(int64_t step, StepResult* result) {
 // none and still takes part.
 void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, at::Tensor* losses_5,
                             StepResult* result) {
+  MarkPhase("data");
   Stopwatch watch(phase_observer_);
   const TrainConfig& train = config_.train();
   const Batch batch =
       batches_->Take(step * train.micro_batches() + micro_batch).To(mesh_.world->device());
   watch.Lap("data", &result->seconds.data);
+  MarkPhase("forward");
 
   ForwardMode mode;
   mode.training = true;
@@ -253,6 +260,7 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, at::Tensor* losse
       ComputeRouterLosses(output.routing, sequence_length, config_.model(),
                           {train.micro_batches(), train.batch_size()}, *mesh_.world);
   watch.Lap("forward", &result->seconds.forward);
+  MarkPhase("backward");
 
   if (micro_batch + 1 == train.micro_batches()) reducer_.Arm();
   (language_model + router.Total()).backward();
@@ -300,6 +308,7 @@ double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t ma
         windows.Windows((begin + mine.begin) * stride, (begin + mine.end) * stride, stride)
             .To(model.device());
     const ModelOutput output = model.Forward(batch, ForwardMode{});
+    MarkProgress();
     sums[0] += CrossEntropy(output.logits_TV, batch.labels_BS, 1.0).item<double>();
     sums[1] += static_cast<double>(batch.labels_BS.ne(kIgnoredLabel).sum().item<int64_t>());
   }

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "launch/build_identity.h"
 #include "launch/commands.h"
 #include "launch/gpus.h"
 #include "parallel/process_mesh.h"
@@ -23,6 +24,7 @@
 #include "runtime/process_memory.h"
 #include "runtime/run_length.h"
 #include "runtime/trainer.h"
+#include "runtime/watchdog.h"
 #include "tools/benchmark.h"
 #include "tools/random_tokens.h"
 
@@ -35,12 +37,15 @@ struct Arguments {
   int steps = 20, warmup = 2, threads = 0;
   std::string dtype = "float32";
   bool recompute = false, zero1 = false, evaluation = false, json = false;
+  std::string watchdog_dir;
   std::vector<std::string> overrides;
 };
 
 // A model that is timed, and what its steps took.
 struct Variant {
   std::string name;  // a kind, and what else was changed
+  // Where a watchdog keeps its heartbeats during each step; "": there is none.
+  std::string watchdog_dir;
   RunConfig config;
   std::unique_ptr<Trainer> trainer;
   std::vector<double> step_seconds;  // whole step, slowest rank
@@ -87,6 +92,12 @@ absl::StatusOr<std::vector<Variant>> ReadVariants(const Arguments& arguments, in
     variants.emplace_back();
     variants.back().name = name;
     variants.back().config = std::move(config);
+    if (arguments.watchdog_dir.empty()) continue;
+    Variant watched;
+    watched.name = name + " watched";
+    watched.config = variants.back().config;
+    watched.watchdog_dir = arguments.watchdog_dir;
+    variants.push_back(std::move(watched));
   }
   return variants;
 }
@@ -117,6 +128,12 @@ std::unique_ptr<ValidationWindows> WindowsOf(const RunConfig& config) {
 
 // One step, begun together on all ranks; it has taken as long as on the slowest.
 absl::Status TimeStep(int64_t step, bool counts, Communicator& world, Variant* variant) {
+  std::unique_ptr<Watchdog> watchdog;
+  if (!variant->watchdog_dir.empty()) {
+    ASSIGN_OR_RETURN(watchdog, Watchdog::Start({variant->watchdog_dir, HostName(),
+                                                variant->config.runtime().hang_seconds()},
+                                               world));
+  }
   WaitForDevice(world.device());
   world.Barrier();
   const auto begin = std::chrono::steady_clock::now();
@@ -317,6 +334,11 @@ void AddOptions(CLI::App& app, Arguments* arguments) {
   app.add_flag("--zero1", arguments->zero1, "--set optimizer.zero1=true");
   AddSetOption(app, &arguments->overrides,
                "Change one field of the configuration of all models; may be repeated");
+  app.add_option("--watchdog", arguments->watchdog_dir,
+                 "Time each model's steps also beside a watchdog as pretrain has it, whose files "
+                 "are in this folder. It looks once a second; so that there is something to "
+                 "measure in short steps, --set runtime.hang_seconds=2 makes it ten times")
+      ->type_name("DIR");
   app.add_flag("--evaluation", arguments->evaluation,
                "Evaluation passes instead of training steps");
   app.add_flag("--json", arguments->json, "JSON lines instead of tables");

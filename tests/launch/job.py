@@ -17,9 +17,10 @@ NOISE = re.compile(r"terminate called|what\(\):|MPI_ABORT|mpirun (detected|has e
 class Run:
     """A job that has ended: exit code, stderr and times."""
 
-    def __init__(self, command, folder, environment):
+    def __init__(self, command, folder, environment, kill_after=KILL_AFTER):
         self.error_at = None
         self.stderr = ""
+        self.lines = []  # of stderr, with the seconds since the start
         self.start = time.monotonic()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
@@ -29,7 +30,7 @@ class Run:
         for reader in readers:
             reader.start()
         try:
-            self.code = process.wait(KILL_AFTER)
+            self.code = process.wait(kill_after)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             self.code = "hung"
@@ -40,6 +41,7 @@ class Run:
 
     def _read_stderr(self, pipe):
         for line in pipe:
+            self.lines.append((time.monotonic() - self.start, line.rstrip("\n")))
             if self.error_at is None and MARK in line:
                 self.error_at = time.monotonic() - self.start
             self.stderr += line
@@ -48,13 +50,13 @@ class Run:
         self.stdout = pipe.read()
 
 
-def start(source, ranks, command, folder):
+def start(source, ranks, command, folder, variables=None, kill_after=KILL_AFTER):
     """Runs `command` in `folder` to its end: by itself on 1 rank, by launch/mpirun on more."""
-    environment = dict(os.environ)
+    environment = dict(os.environ, **(variables or {}))
     # Set beforehand, so that launch/mpirun has nothing to say about it.
     environment.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     launcher = [] if ranks == 1 else [os.path.join(source, "launch/mpirun"), "-np", str(ranks)]
-    return Run(launcher + command, folder, environment)
+    return Run(launcher + command, folder, environment, kill_after)
 
 
 def judge(run, code, patterns):
