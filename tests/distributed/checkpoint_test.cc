@@ -11,6 +11,7 @@
 
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
+#include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
 #include "tests/support/shared_folder.h"
 #include "tests/support/tagged_model.h"
@@ -26,40 +27,6 @@ using testing::IsEmpty;
 
 constexpr int64_t kNumExperts = 6;  // on 4 ranks: 2, 2, 1, 1
 
-struct Layout {
-  int world;
-  int expert;
-};
-
-std::vector<Layout> Layouts() {
-  std::vector<Layout> layouts;
-  for (const Layout layout : {Layout{1, 1}, {2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}}) {
-    if (layout.world <= World()->size()) layouts.push_back(layout);
-  }
-  return layouts;
-}
-
-std::string RunName(const Layout& layout) {
-  return std::to_string(layout.world) + "x" + std::to_string(layout.expert);
-}
-
-// The first ranks of the world in `layout`; nothing on a rank beyond. Collective over the world.
-std::optional<ProcessMesh> MeshOf(const Layout& layout) {
-  const bool in = World()->rank() < layout.world;
-  std::shared_ptr<Communicator> part = World()->Split("part", in ? 0 : 1, World()->rank());
-  if (!in) return std::nullopt;
-  return ProcessMesh::Create(part, layout.expert);
-}
-
-TaggedLayout OnThisRank(const ProcessMesh& mesh, at::ScalarType dtype = at::kFloat) {
-  TaggedLayout layout;
-  layout.num_experts = kNumExperts;
-  layout.expert_degree = mesh.expert->size();
-  layout.expert_rank = mesh.expert->rank();
-  layout.dtype = dtype;
-  return layout;
-}
-
 CheckpointInfo Info(int64_t step, const ProcessMesh& mesh) {
   CheckpointInfo info;
   info.step = step;
@@ -70,20 +37,18 @@ CheckpointInfo Info(int64_t step, const ProcessMesh& mesh) {
   return info;
 }
 
-void SaveTagged(const std::string& run_dir, int64_t step, const ProcessMesh& mesh, int salt,
-                at::ScalarType dtype = at::kFloat) {
-  TaggedModel model(OnThisRank(mesh, dtype));
+void SaveTagged(const std::string& run_dir, int64_t step, const ProcessMesh& mesh, int salt) {
+  TaggedModel model(TaggedLayoutOn(mesh, kNumExperts));
   model.Fill(salt, step);
   const absl::Status saved =
       SaveCheckpoint(run_dir, Info(step, mesh), model.buffers(), model.optimizer(), mesh);
   EXPECT_TRUE(saved.ok()) << saved;
 }
 
-void ExpectLoads(const std::string& run_dir, int64_t step, const ProcessMesh& mesh, int salt,
-                 at::ScalarType dtype = at::kFloat) {
+void ExpectLoads(const std::string& run_dir, int64_t step, const ProcessMesh& mesh, int salt) {
   const absl::StatusOr<std::string> checkpoint = ResolveCheckpoint(run_dir);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  TaggedModel model(OnThisRank(mesh, dtype));
+  TaggedModel model(TaggedLayoutOn(mesh, kNumExperts));
   const absl::Status loaded =
       LoadCheckpoint(*checkpoint, kNumExperts, model.buffers(), model.optimizer());
   EXPECT_TRUE(loaded.ok()) << loaded;
@@ -92,33 +57,13 @@ void ExpectLoads(const std::string& run_dir, int64_t step, const ProcessMesh& me
   EXPECT_EQ(model.optimizer().steps(), step);
 }
 
-TEST(CheckpointLayoutTest, SavedAtOneLayoutLoadsAtEveryOther) {
-  const SharedFolder folder;
-  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
-    for (const Layout& saved : Layouts()) {
-      const auto mesh = MeshOf(saved);
-      if (mesh)
-        SaveTagged(folder / RunName(saved), 1 + (dtype == at::kDouble), *mesh, saved.expert, dtype);
-      World()->Barrier();
-      for (const Layout& loaded : Layouts()) {
-        SCOPED_TRACE("saved at " + RunName(saved) + ", loaded at " + RunName(loaded));
-        const auto other = MeshOf(loaded);
-        if (other)
-          ExpectLoads(folder / RunName(saved), 1 + (dtype == at::kDouble), *other, saved.expert,
-                      dtype);
-      }
-      World()->Barrier();
-    }
-  }
-}
-
 TEST(CheckpointLayoutTest, EachTensorIsWrittenOnceByAsManyRanksAsShareIt) {
   const SharedFolder folder;
   for (const Layout& layout : Layouts()) {
     const auto mesh = MeshOf(layout);
     if (!mesh) continue;
-    SaveTagged(folder / RunName(layout), 3, *mesh, 1);
-    const auto manifest = ReadManifest(ResolveCheckpoint(folder / RunName(layout)).value());
+    SaveTagged(folder / LayoutName(layout), 3, *mesh, 1);
+    const auto manifest = ReadManifest(ResolveCheckpoint(folder / LayoutName(layout)).value());
     ASSERT_TRUE(manifest.ok()) << manifest.status();
     EXPECT_EQ(manifest->tensors.size(), 3u * (4 + 2 * 2 * kNumExperts));
     EXPECT_EQ(manifest->files.size(), static_cast<size_t>(layout.expert));
@@ -156,7 +101,7 @@ TEST(CheckpointFailureTest, ARankThatCannotWriteFailsAllAndLeavesTheOlderCheckpo
   const ProcessMesh mesh = ProcessMesh::Create(World(), size);
   SaveTagged(folder.path(), 1, mesh, 1);
   for (int failing = 0; failing < size; ++failing) {
-    TaggedModel model(OnThisRank(mesh));
+    TaggedModel model(TaggedLayoutOn(mesh, kNumExperts));
     model.Fill(2, 2);
     absl::Status status;
     {
@@ -185,7 +130,7 @@ TEST(CheckpointFailureTest, AFolderThatRankZeroCannotMakeFailsAll) {
   const SharedFolder folder;
   if (World()->rank() == 0) WriteFile(folder / "file", "");
   const ProcessMesh mesh = ProcessMesh::Create(World(), 1);
-  TaggedModel model(OnThisRank(mesh));
+  TaggedModel model(TaggedLayoutOn(mesh, kNumExperts));
   const absl::Status status =
       SaveCheckpoint(folder / "file", Info(1, mesh), model.buffers(), model.optimizer(), mesh);
   EXPECT_EQ(ExitCodeOf(status), ExitCode::kIo);
@@ -206,7 +151,7 @@ TEST(CheckpointFailureTest, DamageToOneFileIsFoundByTheRanksThatReadItAndAgreedB
     WriteFile(checkpoint + "/" + name, bytes);
   }
   World()->Barrier();
-  TaggedModel model(OnThisRank(mesh));
+  TaggedModel model(TaggedLayoutOn(mesh, kNumExperts));
   const absl::Status local =
       LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer());
   EXPECT_EQ(local.ok(), World()->rank() != size - 1) << local;

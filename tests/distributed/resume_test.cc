@@ -1,8 +1,8 @@
 // A run that is stopped and resumed is the run that was never stopped; a checkpoint means the same
 // at every layout.
 #include <ATen/TensorOperators.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -12,86 +12,24 @@
 #include <string>
 #include <vector>
 
-#include "kernels/keyed_random.h"
 #include "runtime/checkpoint_folder.h"
 #include "runtime/evaluator.h"
 #include "runtime/generator.h"
 #include "runtime/pretrain.h"
 #include "runtime/safetensors.h"
-#include "runtime/token_file.h"
 #include "tests/support/event_file_reader.h"
-#include "tests/support/mpi_test.h"
-#include "tests/support/tiny_training.h"
+#include "tests/support/resume_fixture.h"
+#include "tests/support/run_comparison.h"
 
 namespace hypermoe {
 namespace {
 
 namespace fs = std::filesystem;
 
-// A folder that all ranks share, with two token files in it.
-class ResumeTest : public testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = (fs::temp_directory_path() / ("hypermoe_resume_np" + std::to_string(World()->size()) +
-                                            "_" + std::to_string(getuid())))
-                  .string();
-    if (World()->rank() == 0) {
-      fs::remove_all(folder_);
-      WriteTokens("tokens", 3000, 2);
-      WriteTokens("more", 1000, 3);
-    }
-    World()->Barrier();
-  }
-  void TearDown() override {
-    World()->Barrier();
-    if (World()->rank() == 0) fs::remove_all(folder_);
-  }
-
-  void WriteTokens(const std::string& name, uint64_t count, uint64_t stream) {
-    auto writer = TokenFileWriter::Create(folder_ + "/" + name, 257);
-    ASSERT_TRUE(writer.ok()) << writer.status();
-    std::vector<int32_t> ids;
-    for (uint64_t i = 0; i < count; ++i)
-      ids.push_back(static_cast<int32_t>(UniformAt({1, stream}, i) * 256));
-    ASSERT_TRUE((*writer)->Append(ids).ok());
-    ASSERT_TRUE((*writer)->EndDocument().ok());
-    ASSERT_TRUE((*writer)->Finish().ok());
-  }
-
-  PretrainOptions Options(const std::string& run,
-                          RuntimeConfig::Dtype dtype = RuntimeConfig::float32) const {
-    PretrainOptions options;
-    options.config = TinyConfig(ModelConfig::hyper, 6, dtype);
-    options.config.mutable_data()->add_train()->set_prefix(folder_ + "/tokens");
-    TrainFile& more = *options.config.mutable_data()->add_train();
-    more.set_prefix(folder_ + "/more");
-    more.set_weight(2.5);
-    // 12 steps of 96 tokens.
-    options.config.mutable_train()->set_steps(0);
-    options.config.mutable_train()->set_tokens(1100);
-    options.config.mutable_train()->set_micro_batches(2);
-    options.config.mutable_train()->set_validation_every(3);
-    options.config.mutable_checkpoint()->set_every(4);
-    options.run_dir = folder_ + "/" + run;
-    return options;
-  }
-
-  std::string folder_;
-};
-
-// Lines of metrics.jsonl without what depends on the clock or the process.
 std::vector<std::string> Metrics(const std::string& run_dir) {
   std::vector<std::string> lines;
   std::ifstream in(run_dir + "/metrics.jsonl");
-  for (std::string line; std::getline(in, line);) {
-    nlohmann::json json = nlohmann::json::parse(line);
-    json.erase("seconds");
-    json.erase("tokens_per_second");
-    json.erase("memory_bytes");
-    json.erase("bytes_sent");  // ZeRO-1 gathers values too
-    json.erase("traffic");     // holds seconds
-    lines.push_back(json.dump());
-  }
+  for (std::string line; std::getline(in, line);) lines.push_back(ComparableLine(line));
   return lines;
 }
 
@@ -262,6 +200,20 @@ TEST_F(ResumeTest, RefusesWhatWouldNotBeTheSameRun) {
   options = Options("run");
   options.resume = false;
   EXPECT_EQ(ExitCodeOf(Pretrain(options, mesh)), ExitCode::kUsage);
+}
+
+TEST_F(ResumeTest, RefusesOtherDataUnderTheSameName) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  PretrainOptions options = Options("run");
+  options.stop_at_step = 4;
+  ASSERT_EQ(ExitCodeOf(Pretrain(options, mesh)), ExitCode::kStopped);
+  World()->Barrier();
+  if (World()->rank() == 0) WriteTokens("more", 1000, 4);
+  World()->Barrier();
+  options.stop_at_step = 0;
+  const absl::Status changed = Pretrain(options, mesh);
+  EXPECT_EQ(ExitCodeOf(changed), ExitCode::kConfig);
+  EXPECT_THAT(std::string(changed.message()), testing::HasSubstr("give the same token files"));
 }
 
 TEST_F(ResumeTest, EvaluatesAlikeAtEveryLayout) {

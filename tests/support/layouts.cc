@@ -39,6 +39,27 @@ std::vector<int> Degrees() {
   return degrees;
 }
 
+std::vector<Layout> Layouts() {
+  std::vector<Layout> layouts;
+  for (int world = 1; world <= World()->size(); ++world) {
+    for (int expert = 1; expert <= world; ++expert) {
+      if (world % expert == 0) layouts.push_back({world, expert});
+    }
+  }
+  return layouts;
+}
+
+std::string LayoutName(const Layout& layout) {
+  return std::to_string(layout.world) + "x" + std::to_string(layout.expert);
+}
+
+std::optional<ProcessMesh> MeshOf(const Layout& layout) {
+  const bool in = World()->rank() < layout.world;
+  std::shared_ptr<Communicator> part = World()->Split("part", in ? 0 : 1, World()->rank());
+  if (!in) return std::nullopt;
+  return ProcessMesh::Create(part, layout.expert);
+}
+
 double RelativeError(double a, double b) { return std::abs(a - b) / std::max(std::abs(b), 1e-3); }
 
 void ExpectEqual(const Outcome& actual, const Outcome& reference, double tolerance,

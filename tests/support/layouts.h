@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,18 @@ namespace hypermoe {
 
 // The expert degrees that the world allows.
 std::vector<int> Degrees();
+
+// A number of ranks, at most that of the world, and an expert degree that it allows.
+struct Layout {
+  int world = 1;
+  int expert = 1;
+};
+// Every one there is.
+std::vector<Layout> Layouts();
+// "4x2": 4 ranks, expert degree 2.
+std::string LayoutName(const Layout& layout);
+// The first ranks of the world in `layout`; nothing on a rank beyond. Collective over the world.
+std::optional<ProcessMesh> MeshOf(const Layout& layout);
 
 // What one layout computed for step 3 of a randomized model; with optimizer.zero1 the scattered
 // gradients are put together again.

@@ -10,6 +10,8 @@
 namespace hypermoe {
 namespace {
 
+constexpr AdamW::Moment kMoments[] = {AdamW::Moment::kFirst, AdamW::Moment::kSecond};
+
 // A number below 2^16 from the name and a 64th per element: exact in float32.
 at::Tensor Tagged(const std::string& name, int salt, const at::Tensor& like) {
   uint32_t hash = 2166136261u + salt;
@@ -28,6 +30,11 @@ std::vector<std::string> Wrong(const std::vector<NamedTensor>& views, int salt) 
 
 }  // namespace
 
+TaggedLayout TaggedLayoutOn(const ProcessMesh& mesh, int64_t num_experts, bool zero1,
+                            at::ScalarType dtype) {
+  return {num_experts, mesh.expert->size(), mesh.expert->rank(), dtype, zero1 ? &mesh : nullptr};
+}
+
 TaggedModel::TaggedModel(const TaggedLayout& layout)
     : layout_(layout),
       experts_(ExpertsOfRank(layout.num_experts, layout.expert_degree, layout.expert_rank)) {
@@ -41,9 +48,10 @@ TaggedModel::TaggedModel(const TaggedLayout& layout)
     Add(prefix + "bias", {experts_.size(), 2}, ParameterGroup::kExpert);
   }
   buffers_ = MakeFlatBuffers(parameters_);
-  mesh_ = ProcessMesh::Create(NewSelfCommunicator("world"), 1);
+  mesh_ = layout.zero1 != nullptr ? *layout.zero1
+                                  : ProcessMesh::Create(NewSelfCommunicator("world"), 1);
   buckets_ = MakeGradientBuckets(buffers_, mesh_, /*bucket_bytes=*/16);
-  optimizer_ = std::make_unique<AdamW>(buffers_, buckets_, AdamWOptions{}, /*sharded=*/false);
+  optimizer_ = std::make_unique<AdamW>(buffers_, buckets_, AdamWOptions{}, layout.zero1 != nullptr);
 }
 
 void TaggedModel::Add(const std::string& name, std::vector<int64_t> shape, ParameterGroup group) {
@@ -56,44 +64,67 @@ void TaggedModel::Add(const std::string& name, std::vector<int64_t> shape, Param
   parameters_.push_back(std::move(parameter));
 }
 
-std::vector<NamedTensor> TaggedModel::Views(bool moments) {
+std::vector<NamedTensor> TaggedModel::Values() {
   std::vector<NamedTensor> views;
-  for (size_t b = 0; b < buffers_.size(); ++b) {
-    for (size_t i = 0; i < buffers_[b].parameters().size(); ++i) {
-      const auto add = [&](const std::string& prefix, const at::Tensor& tensor) {
-        for (const NamedTensor& view : GlobalViews(*buffers_[b].parameters()[i], tensor)) {
-          views.push_back({prefix + view.name, view.tensor});
-        }
-      };
-      if (moments) {
-        add("first ", buffers_[b].View(optimizer_->Moments(b, AdamW::Moment::kFirst), i));
-        add("second ", buffers_[b].View(optimizer_->Moments(b, AdamW::Moment::kSecond), i));
-      } else {
-        // By way of the parameter, which is what a model reads.
-        add("", buffers_[b].parameters()[i]->value);
-      }
+  for (const FlatBuffer& buffer : buffers_) {
+    for (const Parameter* parameter : buffer.parameters()) {
+      // By way of the parameter, which is what a model reads.
+      for (NamedTensor& view : GlobalViews(*parameter, parameter->value))
+        views.push_back(std::move(view));
     }
+  }
+  return views;
+}
+
+std::vector<NamedTensor> TaggedModel::Moments(size_t buffer, AdamW::Moment moment,
+                                              const at::Tensor& copy) {
+  const std::string prefix = moment == AdamW::Moment::kFirst ? "first " : "second ";
+  std::vector<NamedTensor> views;
+  for (size_t i = 0; i < buffers_[buffer].parameters().size(); ++i) {
+    const Parameter& parameter = *buffers_[buffer].parameters()[i];
+    for (NamedTensor& view : GlobalViews(parameter, buffers_[buffer].View(copy, i)))
+      views.push_back({prefix + view.name, std::move(view.tensor)});
   }
   return views;
 }
 
 void TaggedModel::Fill(int salt, int64_t steps) {
   const at::NoGradGuard no_grad;
-  for (const bool moments : {false, true}) {
-    for (const NamedTensor& view : Views(moments))
-      view.tensor.copy_(Tagged(view.name, salt, view.tensor));
+  const auto fill = [salt](const std::vector<NamedTensor>& views) {
+    for (const NamedTensor& view : views) view.tensor.copy_(Tagged(view.name, salt, view.tensor));
+  };
+  fill(Values());
+  for (size_t b = 0; b < buffers_.size(); ++b) {
+    for (const AdamW::Moment moment : kMoments) {
+      const at::Tensor copy = optimizer_->Moments(b, moment).clone();
+      fill(Moments(b, moment, copy));
+      optimizer_->SetMoments(b, moment, 0, copy);
+    }
   }
   optimizer_->set_steps(steps);
 }
 
-std::vector<std::string> TaggedModel::WrongValues(int salt) { return Wrong(Views(false), salt); }
-std::vector<std::string> TaggedModel::WrongMoments(int salt) { return Wrong(Views(true), salt); }
+std::vector<std::string> TaggedModel::WrongValues(int salt) { return Wrong(Values(), salt); }
+
+std::vector<std::string> TaggedModel::WrongMoments(int salt) {
+  std::vector<std::string> names;
+  for (size_t b = 0; b < buffers_.size(); ++b) {
+    for (const AdamW::Moment moment : kMoments) {
+      const at::Tensor copy = optimizer_->Moments(b, moment).clone();
+      for (const std::string& name : Wrong(Moments(b, moment, copy), salt)) names.push_back(name);
+    }
+  }
+  return names;
+}
 
 bool TaggedModel::AllZero() {
-  for (const bool moments : {false, true}) {
-    for (const NamedTensor& view : Views(moments)) {
-      if (!at::equal(view.tensor, at::zeros(view.tensor.sizes(), view.tensor.options())))
-        return false;
+  const auto zero = [](const at::Tensor& flat) {
+    return at::equal(flat, at::zeros(flat.sizes(), flat.options()));
+  };
+  for (size_t b = 0; b < buffers_.size(); ++b) {
+    if (!zero(buffers_[b].values())) return false;
+    for (const AdamW::Moment moment : kMoments) {
+      if (!zero(optimizer_->Moments(b, moment))) return false;
     }
   }
   return optimizer_->steps() == 0;

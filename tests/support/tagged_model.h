@@ -18,7 +18,14 @@ struct TaggedLayout {
   int expert_degree = 1;
   int expert_rank = 0;
   at::ScalarType dtype = at::kFloat;
+  // Whose ranks share the moments (optimizer.zero1); nullptr: each keeps all of them by itself.
+  // Fill and WrongMoments are then collective over it.
+  const ProcessMesh* zero1 = nullptr;
 };
+
+// Of this rank of `mesh`.
+TaggedLayout TaggedLayoutOn(const ProcessMesh& mesh, int64_t num_experts, bool zero1 = false,
+                            at::ScalarType dtype = at::kFloat);
 
 class TaggedModel {
  public:
@@ -40,7 +47,9 @@ class TaggedModel {
 
  private:
   void Add(const std::string& name, std::vector<int64_t> shape, ParameterGroup group);
-  std::vector<NamedTensor> Views(bool moments);
+  std::vector<NamedTensor> Values();
+  // Of a copy of one buffer's moments.
+  std::vector<NamedTensor> Moments(size_t buffer, AdamW::Moment moment, const at::Tensor& copy);
 
   TaggedLayout layout_;
   ExpertRange experts_;
