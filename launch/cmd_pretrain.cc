@@ -11,13 +11,16 @@
 #include "launch/build_identity.h"
 #include "launch/commands.h"
 #include "launch/gpus.h"
+#include "launch/stop_signals.h"
 #include "parallel/process_mesh.h"
+#include "parallel/steady_seconds.h"
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
 #include "runtime/handshake.h"
 #include "runtime/pretrain.h"
 #include "runtime/progress_deadline.h"
 #include "runtime/starting_config.h"
+#include "runtime/stop_request.h"
 #include "runtime/watchdog.h"
 
 namespace hypermoe {
@@ -30,6 +33,8 @@ struct Arguments {
   std::vector<std::string> overrides;
   std::string resume = "auto";
   int64_t stop_at_step = 0;
+  double max_minutes = 0;          // 0: no limit
+  double start = SteadySeconds();  // of the process
   std::string profile_steps;
 };
 
@@ -86,6 +91,16 @@ void WarnOfSplitExpertGroups(const ProcessMesh& mesh) {
   }
 }
 
+// Rank 0 looks at the clock and the shared folder for all.
+std::vector<StopSource> StopSources(const Arguments& arguments, int rank) {
+  std::vector<StopSource> sources = {StopSignal};
+  if (rank > 0) return sources;
+  sources.push_back(StopFile(arguments.run_dir));
+  if (arguments.max_minutes > 0)
+    sources.push_back(TimeLimit(arguments.max_minutes, arguments.start));
+  return sources;
+}
+
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
   auto until_watched = std::make_unique<ProgressDeadline>(kStartSeconds, world->rank());
   ASSIGN_OR_RETURN(const ProfiledSteps profile, ParseProfiledSteps(arguments.profile_steps));
@@ -99,6 +114,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   options.resume = arguments.resume == "auto";
   options.stop_at_step = arguments.stop_at_step;
   options.profile = profile;
+  options.stop_sources = StopSources(arguments, world->rank());
   options.threads = UseThreads(options.config.runtime().threads());
   RETURN_IF_ERROR(CheckSameRun(options.config, options.threads, *world));
   ASSIGN_OR_RETURN(
@@ -118,6 +134,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
 
 JobBody DefinePretrain(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
+  app.callback(TakeStopSignals);  // as soon as this is the command
   app.add_option("--config", arguments->config,
                  "Configuration as protobuf text (configs/run.proto documents its fields)")
       ->required()
@@ -145,6 +162,12 @@ JobBody DefinePretrain(CLI::App& app) {
          "Save and stop after this step, with exit code 75; the same command without it goes on")
       ->check(Within(1, 1e9))
       ->type_name("N");
+  app.add_option("--max_minutes", arguments->max_minutes,
+                 "Save and stop, with exit code 75, so long after the start of the program, at the "
+                 "end of the step that is under way: leave time for that and the save. The same "
+                 "command goes on")
+      ->check(Within(1e-3, 1e6))
+      ->type_name("M");
   app.add_option("--profile_steps", arguments->profile_steps,
                  "Write a Chrome trace of these steps from every rank into DIR/traces")
       ->type_name("FIRST:LAST");

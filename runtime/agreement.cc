@@ -1,5 +1,8 @@
 #include "runtime/agreement.h"
 
+#include <ATen/ops/from_blob.h>
+
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -30,6 +33,12 @@ absl::Status Agree(Communicator& world, const absl::Status& local) {
     return absl::Status(code, alike ? message : absl::StrCat("rank ", rank, ": ", message));
   }
   return absl::OkStatus();
+}
+
+bool AnyRank(Communicator& world, bool mine) {
+  int64_t any = mine ? 1 : 0;
+  world.AllReduceMax(at::from_blob(&any, {1}, at::kLong));
+  return any != 0;
 }
 
 }  // namespace hypermoe

@@ -10,4 +10,7 @@ namespace hypermoe {
 // the lowest failing rank, with "rank R: " before its message unless all ranks failed alike.
 absl::Status Agree(Communicator& world, const absl::Status& local);
 
+// Collective over `world`, one all-reduce of a number: whether `mine` is true on any rank.
+bool AnyRank(Communicator& world, bool mine);
+
 }  // namespace hypermoe

@@ -49,7 +49,8 @@ absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,
     return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
   }
   EvaluateResult result;
-  result.loss = EvaluateWindows(*loaded.model, windows, 0, EvaluationPassOf(config), *world);
+  result.loss =
+      EvaluateWindows(*loaded.model, windows, 0, EvaluationPassOf(config), *world).value();
   result.perplexity = std::exp(result.loss);
   result.tokens = windows.num_predictions();
   result.step = loaded.info.step;

@@ -17,22 +17,26 @@ namespace {
 
 using nlohmann::json;
 
-// The step of a line, or nothing if it is not an object with one.
-bool ReadStep(absl::string_view line, int64_t* step) {
+using LastLine = MetricsLog::LastLine;
+
+// Step and kind ("" for none) of a line; false if it is not an object with a step.
+bool ReadLine(absl::string_view line, LastLine* read) {
   const json object = json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
   if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer())
     return false;
-  *step = object["step"].get<int64_t>();
+  read->step = object["step"].get<int64_t>();
+  const auto kind = object.find("kind");
+  read->kind = kind != object.end() && kind->is_string() ? kind->get<std::string>() : "";
   return true;
 }
 
 absl::Status CopyLines(const std::string& path, absl::string_view rest, int64_t last_step,
-                       PendingFile* kept) {
+                       PendingFile* kept, LastLine* last) {
   for (int64_t number = 1; !rest.empty(); ++number) {
     const size_t newline = rest.find('\n');
     const absl::string_view line = rest.substr(0, newline);
-    int64_t step = 0;
-    const bool readable = ReadStep(line, &step);
+    LastLine read;
+    const bool readable = ReadLine(line, &read);
     // Only the last line can lack its newline: a job died while writing it.
     if (!readable && newline == absl::string_view::npos) break;
     if (!readable) {
@@ -40,7 +44,8 @@ absl::Status CopyLines(const std::string& path, absl::string_view rest, int64_t 
           absl::StrCat(Printable(path), ", line ", number,
                        ": not a JSON object with an integer \"step\"; repair or remove the line"));
     }
-    if (step <= last_step) {
+    if (read.step <= last_step) {
+      *last = read;
       RETURN_IF_ERROR(kept->Append(line.data(), line.size()));
       RETURN_IF_ERROR(kept->Append("\n", 1));
     }
@@ -49,21 +54,25 @@ absl::Status CopyLines(const std::string& path, absl::string_view rest, int64_t 
   return absl::OkStatus();
 }
 
-absl::Status ReplaceByEarlierLines(const std::string& path, int64_t last_step) {
+absl::StatusOr<LastLine> ReplaceByEarlierLines(const std::string& path, int64_t last_step) {
+  LastLine last;
   ASSIGN_OR_RETURN(const std::unique_ptr<PendingFile> kept, PendingFile::Create(path));
   if (last_step > 0 && access(path.c_str(), F_OK) == 0) {
     ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> old, MappedFile::Open(path));
-    RETURN_IF_ERROR(CopyLines(path, {old->data(), old->size()}, last_step, kept.get()));
+    RETURN_IF_ERROR(CopyLines(path, {old->data(), old->size()}, last_step, kept.get(), &last));
   }
   RETURN_IF_ERROR(kept->Sync());
   RETURN_IF_ERROR(kept->Publish());
-  return SyncFolder(ParentFolder(path));
+  RETURN_IF_ERROR(SyncFolder(ParentFolder(path)));
+  return last;
 }
 
 class AppendingLog : public MetricsLog {
  public:
-  AppendingLog(std::string path, FileHandle file)
-      : path_(std::move(path)), file_(std::move(file)) {}
+  AppendingLog(std::string path, FileHandle file, LastLine kept)
+      : path_(std::move(path)), file_(std::move(file)), kept_(std::move(kept)) {}
+
+  const LastLine& kept() const override { return kept_; }
 
   absl::Status Write(const json& line) override {
     if (!line.is_object() || !line.contains("kind") || !line.contains("step")) {
@@ -80,6 +89,7 @@ class AppendingLog : public MetricsLog {
  private:
   std::string path_;
   FileHandle file_;
+  LastLine kept_;
 };
 
 }  // namespace
@@ -87,10 +97,10 @@ class AppendingLog : public MetricsLog {
 absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Open(const std::string& run_dir,
                                                              int64_t last_step) {
   const std::string path = absl::StrCat(run_dir, "/metrics.jsonl");
-  RETURN_IF_ERROR(ReplaceByEarlierLines(path, last_step));
+  ASSIGN_OR_RETURN(LastLine kept, ReplaceByEarlierLines(path, last_step));
   FileHandle file(open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
   if (file.get() < 0) return ErrnoError(path, "open the file", errno);
-  return std::make_unique<AppendingLog>(path, std::move(file));
+  return std::make_unique<AppendingLog>(path, std::move(file), std::move(kept));
 }
 
 }  // namespace hypermoe

@@ -21,6 +21,12 @@ class MetricsLog {
   static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(const std::string& run_dir,
                                                           int64_t last_step);
   virtual ~MetricsLog() = default;
+  // Step and kind of the last line that Open has kept; step 0 where there is none.
+  struct LastLine {
+    int64_t step = 0;
+    std::string kind;
+  };
+  virtual const LastLine& kept() const = 0;
   // Appends one line, which must have "kind" and "step", and hands it to the operating system.
   virtual absl::Status Write(const nlohmann::json& line) = 0;
   virtual const std::string& path() const = 0;

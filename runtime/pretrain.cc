@@ -43,16 +43,20 @@ class Run {
       : options_(options),
         config_(options.config),
         mesh_(mesh),
-        first_rank_(mesh.world->rank() == 0) {}
+        first_rank_(mesh.world->rank() == 0),
+        stop_(options.stop_sources) {}
 
   absl::Status Execute() {
     RETURN_IF_ERROR(Open());
+    RETURN_IF_ERROR(StopIfAsked(start_));
     RETURN_IF_ERROR(Resume());
     RETURN_IF_ERROR(Agree(*mesh_.world, OpenFolder()));
+    RETURN_IF_ERROR(StopIfAsked(start_));
+    RETURN_IF_ERROR(MakeUpForValidation());
     for (int64_t step = start_; step < TotalSteps(config_); ++step) {
       RETURN_IF_ERROR(Step(step));
       const bool stop = step + 1 == options_.stop_at_step && step + 1 < TotalSteps(config_);
-      if (stop) return StopHere(step + 1);
+      if (stop) return StopHere(step + 1, "--stop_at_step");
     }
     return Finish();
   }
@@ -65,9 +69,12 @@ class Run {
   absl::Status StartFromModel();
   absl::Status OpenFolder();
   absl::Status Step(int64_t step);
+  absl::Status MakeUpForValidation();
   absl::Status Validate(int64_t steps_taken, int64_t max_windows);
   absl::Status Save(int64_t steps_taken);
-  absl::Status StopHere(int64_t steps_taken);
+  absl::Status StopIfAsked(int64_t steps_taken);
+  absl::Status StopAsAsked(int64_t steps_taken);
+  absl::Status StopHere(int64_t steps_taken, const std::string& by);
   absl::Status Finish();
   absl::Status ReportStatus() const { return first_rank_ ? report_->status() : absl::OkStatus(); }
   MemoryPlan Plan() const;
@@ -77,16 +84,18 @@ class Run {
   const RunConfig& config_;
   const ProcessMesh& mesh_;
   const bool first_rank_;
+  StopRequest stop_;
   Splits splits_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<ValidationWindows> windows_;
   std::unique_ptr<RunReport> report_;  // rank 0
   std::unique_ptr<StepProfiler> profiler_;
-  int64_t resident_before_ = 0;  // bytes, when the trainer was built
-  int64_t training_memory_ = 0;  // bytes at most, up to the first checkpoint; 0: not trained here
-  int64_t start_ = 0;            // steps taken before this process
-  int64_t saved_ = -1;           // step of the newest checkpoint
-  double validation_loss_ = 0;   // the latest
+  int64_t resident_before_ = 0;   // bytes, when the trainer was built
+  int64_t training_memory_ = 0;   // bytes at most, up to the first checkpoint; 0: not trained here
+  int64_t start_ = 0;             // steps taken before this process
+  int64_t saved_ = -1;            // step of the newest checkpoint
+  double validation_loss_ = 0;    // the latest
+  bool validation_owed_ = false;  // that of start_, which a stop has cut short
 };
 
 absl::Status Run::Open() {
@@ -205,6 +214,7 @@ absl::Status Run::OpenFolder() {
   RETURN_IF_ERROR(WriteRunConfig(options_.run_dir, config_));
   ASSIGN_OR_RETURN(report_,
                    RunReport::Open(options_.run_dir, config_, mesh_.world->size(), start_));
+  RETURN_IF_ERROR(ForgetStop(options_.run_dir));
   report_->Note(Describe());
   return absl::OkStatus();
 }
@@ -239,7 +249,8 @@ absl::Status Run::Step(int64_t step) {
   const bool profiled = profiler_->Covers(taken);
   if (profiled) RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Begin()));
   const auto begin = std::chrono::steady_clock::now();
-  const StepResult result = trainer_->TrainStep(step);
+  const StepResult result =
+      trainer_->TrainStep(step, [this] { return StepVotes{.stop = stop_.Asked() ? 1 : 0}; });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   if (profiled) RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->End(taken)));
   // Global values, so every rank decides alike.
@@ -250,19 +261,35 @@ absl::Status Run::Step(int64_t step) {
                         taken, result.loss, result.gradient_norm));
   }
   if (first_rank_) report_->Step(taken, result, seconds.count());
-  const bool last = taken == TotalSteps(config_);
-  if (!last && IsDue(config_.train().validation_every(), taken)) {
-    RETURN_IF_ERROR(Validate(taken, config_.train().validation_windows()));
-  }
-  if (!last && IsDue(config_.checkpoint().every(), taken)) RETURN_IF_ERROR(Save(taken));
-  return absl::OkStatus();
+  if (result.votes.stop > 0) return StopAsAsked(taken);
+  if (taken == TotalSteps(config_)) return absl::OkStatus();
+  const bool validation = IsDue(config_.train().validation_every(), taken);
+  const bool checkpoint = IsDue(config_.checkpoint().every(), taken);
+  if (validation) RETURN_IF_ERROR(Validate(taken, config_.train().validation_windows()));
+  if (checkpoint) RETURN_IF_ERROR(Save(taken));
+  // Both may have taken long, and what has just been saved need not be saved again a step later.
+  return validation || checkpoint ? StopIfAsked(taken) : absl::OkStatus();
+}
+
+// The line that metrics.jsonl would have by now, had the run not been stopped before it.
+absl::Status Run::MakeUpForValidation() {
+  const bool last = start_ == TotalSteps(config_);
+  const bool due = last || IsDue(config_.train().validation_every(), start_);
+  validation_owed_ = AnyRank(*mesh_.world, first_rank_ && report_->lacks_validation() && due);
+  if (!validation_owed_ || last) return absl::OkStatus();  // the last one is Finish's
+  return Validate(start_, config_.train().validation_windows());
 }
 
 absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
   MarkPhase("evaluate");
-  validation_loss_ = trainer_->Evaluate(*windows_, max_windows);
+  const std::optional<double> loss =
+      trainer_->Evaluate(*windows_, max_windows, [this] { return stop_.Asked(); });
+  if (!loss.has_value()) return StopAsAsked(steps_taken);
+  validation_loss_ = *loss;
   // A run that was complete when it was resumed has this line already.
-  if (first_rank_ && saved_ != steps_taken) report_->Validation(steps_taken, validation_loss_);
+  if (first_rank_ && (validation_owed_ || saved_ != steps_taken))
+    report_->Validation(steps_taken, validation_loss_);
+  validation_owed_ = false;
   return Agree(*mesh_.world, ReportStatus());
 }
 
@@ -292,16 +319,35 @@ absl::Status Run::Save(int64_t steps_taken) {
   return absl::OkStatus();
 }
 
-absl::Status Run::StopHere(int64_t steps_taken) {
-  RETURN_IF_ERROR(Save(steps_taken));
-  if (first_rank_) report_->EndProgress();
-  return Stopped(absl::StrCat("stopped after step ", steps_taken,
-                              " as --stop_at_step asked; saved in ", options_.run_dir,
-                              ": the same command without it goes on"));
+absl::Status Run::StopIfAsked(int64_t steps_taken) {
+  return AnyRank(*mesh_.world, stop_.Asked()) ? StopAsAsked(steps_taken) : absl::OkStatus();
+}
+
+absl::Status Run::StopAsAsked(int64_t steps_taken) {
+  for (const std::string& by : mesh_.world->AllGatherText(stop_.by())) {
+    if (!by.empty()) return StopHere(steps_taken, by);
+  }
+  return InternalError("no rank knows who asked it to stop");
+}
+
+absl::Status Run::StopHere(int64_t steps_taken, const std::string& by) {
+  // Without a step of its own this process has nothing new to save.
+  if (steps_taken > start_) RETURN_IF_ERROR(Save(steps_taken));
+  const bool at_step = steps_taken == options_.stop_at_step;
+  RETURN_IF_ERROR(Agree(
+      *mesh_.world, first_rank_ ? RecordStop(options_.run_dir, by, at_step) : absl::OkStatus()));
+  if (report_ != nullptr) report_->EndProgress();
+  const std::string when = steps_taken > start_
+                               ? absl::StrCat("stopped after step ", steps_taken, " as ", by,
+                                              " asked; saved in ", options_.run_dir)
+                               : absl::StrCat("stopped before the first step as ", by, " asked");
+  return Stopped(
+      absl::StrCat(when, ": the same command ", at_step ? "without it goes on" : "goes on"));
 }
 
 absl::Status Run::Finish() {
-  // In this order everywhere: a checkpoint says that all lines up to its step have been written.
+  // In this order everywhere: a checkpoint says that all lines up to its step have been written,
+  // but for a validation that a stop has cut short.
   RETURN_IF_ERROR(Validate(TotalSteps(config_), 0));
   RETURN_IF_ERROR(Save(TotalSteps(config_)));
   if (first_rank_) report_->EndProgress();

@@ -18,7 +18,10 @@ absl::StatusOr<std::unique_ptr<RunReport>> RunReport::Open(const std::string& ru
                                                            int64_t start_step) {
   std::unique_ptr<RunReport> report(new RunReport(config, num_ranks));
   ASSIGN_OR_RETURN(report->metrics_, MetricsLog::Open(run_dir, start_step));
-  if (start_step < TotalSteps(config)) {
+  const MetricsLog::LastLine& last = report->metrics_->kept();
+  report->lacks_validation_ =
+      start_step > 0 && last.step == start_step && last.kind != "validation";
+  if (start_step < TotalSteps(config) || report->lacks_validation_) {
     ASSIGN_OR_RETURN(report->events_, EventFile::Create(run_dir, start_step + 1));
   }
   report->progress_ = std::make_unique<ProgressLine>(stderr);

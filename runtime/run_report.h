@@ -29,6 +29,9 @@ class RunReport {
   // The `step`th step of the run, from 1, which took `seconds`.
   void Step(int64_t step, const StepResult& result, double seconds);
   void Validation(int64_t step, double loss);
+  // Whether start_step has its training line but no validation: it had none, or a stop cut it
+  // short.
+  bool lacks_validation() const { return lacks_validation_; }
   // A line of its own for people.
   void Note(const std::string& text) { progress_->Note(text); }
   // Ends the progress line; only Validation may follow.
@@ -46,6 +49,7 @@ class RunReport {
   int num_ranks_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<EventFile> events_;  // of a run that is not complete
+  bool lacks_validation_ = false;
   std::unique_ptr<ProgressLine> progress_;
   ExpertWatch experts_;
   absl::Status status_;

@@ -15,6 +15,7 @@
 #include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
+#include "runtime/agreement.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/learning_rate.h"
 #include "runtime/parameter_patterns.h"
@@ -185,9 +186,8 @@ Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
       reducer_(buffers_, buckets_, /*scatter=*/config.optimizer().zero1()),
       optimizer_(buffers_, buckets_, OptionsOf(config.optimizer()), config.optimizer().zero1()) {}
 
-StepResult Trainer::TrainStep(int64_t step, const StepVotes& mine) {
+StepResult Trainer::TrainStep(int64_t step, const std::function<StepVotes()>& votes) {
   StepResult result;
-  result.votes = mine;
   MarkStep(step + 1);
   const Ledger before = LedgerOf(mesh_);
   AccumulateGradients(step, &result);
@@ -199,6 +199,7 @@ StepResult Trainer::TrainStep(int64_t step, const StepVotes& mine) {
                   ClipScale(result.gradient_norm, config_.optimizer().clip_norm()));
   model_->ParametersChanged();
   watch.Lap("optimizer", &result.seconds.optimizer);
+  if (votes) result.votes = votes();
   ShareResult(Since(before, mesh_), &result, *mesh_.world);
   return result;
 }
@@ -284,8 +285,10 @@ RandomKey Trainer::StepKey(int64_t step) const {
       .Derive(static_cast<uint64_t>(step));
 }
 
-double Trainer::Evaluate(const ValidationWindows& windows, int64_t max_windows) {
-  return EvaluateWindows(*model_, windows, max_windows, EvaluationPassOf(config_), *mesh_.world);
+std::optional<double> Trainer::Evaluate(const ValidationWindows& windows, int64_t max_windows,
+                                        const std::function<bool()>& stop) {
+  return EvaluateWindows(*model_, windows, max_windows, EvaluationPassOf(config_), *mesh_.world,
+                         stop);
 }
 
 EvaluationPass EvaluationPassOf(const RunConfig& config) {
@@ -294,14 +297,16 @@ EvaluationPass EvaluationPassOf(const RunConfig& config) {
   return {unit > 1 ? (rows + unit - 1) / unit * unit : rows, unit};
 }
 
-double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t max_windows,
-                       const EvaluationPass& pass, Communicator& world) {
+std::optional<double> EvaluateWindows(Gpt2& model, const ValidationWindows& windows,
+                                      int64_t max_windows, const EvaluationPass& pass,
+                                      Communicator& world, const std::function<bool()>& stop) {
   const at::NoGradGuard no_grad;
   const int64_t stride =
       max_windows <= 0 ? 1 : std::max<int64_t>(1, (windows.size() + max_windows - 1) / max_windows);
   const int64_t chosen = (windows.size() + stride - 1) / stride;
   std::array<double, 2> sums = {0, 0};  // of losses, of labels counted
   for (int64_t begin = 0; begin < chosen; begin += pass.rows) {
+    if (stop && AnyRank(world, stop())) return std::nullopt;
     const int64_t rows = std::min(pass.rows, chosen - begin);
     const RowRange mine = UnitsOfRank(rows, pass.unit, world.size(), world.rank());
     const Batch batch =

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -73,8 +74,9 @@ class Trainer {
           const std::vector<WeightedTokens>& train);
 
   // One optimizer step on the global batch of `step` (from 0). Collective over the world; the same
-  // result on every rank.
-  StepResult TrainStep(int64_t step, const StepVotes& mine = {});
+  // result on every rank. `votes` is asked for this rank's right before the step's figures are
+  // shared, its work done; empty: none.
+  StepResult TrainStep(int64_t step, const std::function<StepVotes()>& votes = {});
 
   // The first part of TrainStep: fills the gradients of the global batch's loss, reduced (with
   // optimizer.zero1 only in the parts that this rank owns), not clipped.
@@ -86,8 +88,9 @@ class Trainer {
   void set_phase_observer(PhaseObserver observer) { phase_observer_ = std::move(observer); }
 
   // Mean cross-entropy over validation windows: all of them, or about `max_windows` evenly spread
-  // ones. Collective over the world; the same result on every rank.
-  double Evaluate(const ValidationWindows& windows, int64_t max_windows);
+  // ones. Collective over the world; the same result on every rank. `stop`: see EvaluateWindows.
+  std::optional<double> Evaluate(const ValidationWindows& windows, int64_t max_windows,
+                                 const std::function<bool()>& stop = {});
 
   // Names the random numbers of a step.
   RandomKey StepKey(int64_t step) const;
@@ -130,8 +133,11 @@ struct EvaluationPass {
 // Passes of about a micro-batch that do not cut the capacity groups of evaluation.
 EvaluationPass EvaluationPassOf(const RunConfig& config);
 
-// Mean cross-entropy of `model` over windows. See Trainer::Evaluate.
-double EvaluateWindows(Gpt2& model, const ValidationWindows& windows, int64_t max_windows,
-                       const EvaluationPass& pass, Communicator& world);
+// Mean cross-entropy of `model` over windows. See Trainer::Evaluate. Nothing if `stop`, which every
+// rank asks before every pass, is true on any rank: that takes an all-reduce of one number a pass,
+// which there is not if `stop` is empty (on all ranks).
+std::optional<double> EvaluateWindows(Gpt2& model, const ValidationWindows& windows,
+                                      int64_t max_windows, const EvaluationPass& pass,
+                                      Communicator& world, const std::function<bool()>& stop = {});
 
 }  // namespace hypermoe

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "runtime/checkpoint.h"
-#include "tests/support/resume_fixture.h"
 #include "tests/support/run_comparison.h"
+#include "tests/support/tiny_run.h"
 
 namespace hypermoe {
 namespace {

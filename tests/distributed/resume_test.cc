@@ -1,6 +1,5 @@
 // A run that is stopped and resumed is the run that was never stopped; a checkpoint means the same
 // at every layout.
-#include <ATen/TensorOperators.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,36 +15,16 @@
 #include "runtime/evaluator.h"
 #include "runtime/generator.h"
 #include "runtime/pretrain.h"
-#include "runtime/safetensors.h"
 #include "tests/support/event_file_reader.h"
-#include "tests/support/resume_fixture.h"
-#include "tests/support/run_comparison.h"
+#include "tests/support/mpi_test.h"
+#include "tests/support/tiny_run.h"
 
 namespace hypermoe {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> Metrics(const std::string& run_dir) {
-  std::vector<std::string> lines;
-  std::ifstream in(run_dir + "/metrics.jsonl");
-  for (std::string line; std::getline(in, line);) lines.push_back(ComparableLine(line));
-  return lines;
-}
-
-// Every tensor of a run's newest checkpoint, moments included.
-NamedTensors CheckpointTensors(const std::string& run_dir) {
-  NamedTensors tensors;
-  const auto checkpoint = ResolveCheckpoint(run_dir);
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-  for (const auto& entry : fs::directory_iterator(*checkpoint)) {
-    if (entry.path().extension() != ".safetensors") continue;
-    const auto file = SafetensorsFile::Open(entry.path().string());
-    EXPECT_TRUE(file.ok()) << file.status();
-    for (const std::string& name : (*file)->names()) tensors[name] = (*file)->Get(name)->clone();
-  }
-  return tensors;
-}
+class ResumeTest : public TinyRunTest {};
 
 // The trace of each rank names phases and collectives of the steps that were asked for.
 TEST_F(ResumeTest, ProfilesTheStepsAskedFor) {
@@ -91,11 +70,10 @@ TEST_F(ResumeTest, IsBitForBitTheRunThatWasNeverStopped) {
   // Once more: complete, so nothing may be added.
   ASSERT_TRUE(Pretrain(Options("stopped"), mesh).ok());
 
-  const NamedTensors whole = CheckpointTensors(folder_ + "/whole"),
-                     stopped = CheckpointTensors(folder_ + "/stopped");
-  ASSERT_EQ(whole.size(), stopped.size());
-  ASSERT_GT(whole.count("optimizer.second_moment.h.0.mlp.experts.expert_5.c_fc.weight"), 0u);
-  for (const auto& [name, tensor] : whole) EXPECT_TRUE(tensor.equal(stopped.at(name))) << name;
+  ASSERT_GT(StoredTensors(folder_ + "/whole")
+                .count("optimizer.second_moment.h.0.mlp.experts.expert_5.c_fc.weight"),
+            0u);
+  ExpectSameTensors(folder_ + "/stopped", folder_ + "/whole");
   const std::vector<std::string> lines = Metrics(folder_ + "/whole");
   EXPECT_EQ(lines.size(), 12u + 4u);
   EXPECT_EQ(lines, Metrics(folder_ + "/stopped"));
@@ -149,10 +127,7 @@ TEST_F(ResumeTest, KeepsTheNewestCheckpointsAndGoesOnFromThem) {
   ASSERT_TRUE(Pretrain(options, mesh).ok());
   World()->Barrier();
   EXPECT_EQ(CheckpointNames(options.run_dir), std::vector<std::string>{"step_00000012"});
-  const NamedTensors whole = CheckpointTensors(folder_ + "/whole"),
-                     kept = CheckpointTensors(options.run_dir);
-  ASSERT_EQ(whole.size(), kept.size());
-  for (const auto& [name, tensor] : whole) EXPECT_TRUE(tensor.equal(kept.at(name))) << name;
+  ExpectSameTensors(options.run_dir, folder_ + "/whole");
 }
 
 TEST_F(ResumeTest, TensorBoardShowsEachStepOnce) {
@@ -242,9 +217,8 @@ TEST_F(ResumeTest, GoesOnAtAnotherLayout) {
   ASSERT_EQ(ExitCodeOf(Pretrain(options, mesh)), ExitCode::kStopped);
   options.stop_at_step = 0;
   ASSERT_TRUE(Pretrain(options, ProcessMesh::Create(World(), 1)).ok());
-  EXPECT_LE(
-      LargestError(CheckpointTensors(folder_ + "/moved"), CheckpointTensors(folder_ + "/whole")),
-      1e-8);
+  EXPECT_LE(LargestError(StoredTensors(folder_ + "/moved"), StoredTensors(folder_ + "/whole")),
+            1e-8);
 }
 
 TEST_F(ResumeTest, GeneratesTheSameTextAtEveryLayout) {

@@ -45,6 +45,7 @@ def command_line_cases():
         Case("missing option", ["pretrain", "--config", "c"], USAGE, ["--run_dir"]),
         Case("bad choice", good + ["--resume=maybe"], USAGE, ["--resume", "maybe", "auto", "never"]),
         Case("bad number", good + ["--stop_at_step", "soon"], USAGE, ["--stop_at_step", "soon"]),
+        Case("no time to run", good + ["--max_minutes", "0"], USAGE, ["--max_minutes", "0", "0.001"]),
         Case("profiled steps that are no range", good + ["--profile_steps", "12"], USAGE,
              ["--profile_steps", "'12'", "FIRST:LAST"]),
         Case("profiled steps backwards", good + ["--profile_steps", "12:10"], USAGE, ["--profile_steps", "'12:10'"]),

@@ -23,6 +23,25 @@ CASES = [
     ("no_such_fault", 64, "error: no such fault$", "error: no such fault$"),
 ]
 
+# Ends that only mpirun sees, on 2 ranks: exit code, what launch/mpirun says.
+SILENT_CASES = [
+    ("one_is_killed", 137, "a rank was killed by signal 9"),
+    ("one_crashes", 139, "a rank died of signal 11"),
+    ("one_leaves", 1, "mpirun ended with exit code 1"),
+]
+
+
+def try_silent_case(source, program, fault, code, text):
+    """Prints the outcome; the number of failures."""
+    run = job.start(source, 2, [program, fault], tempfile.gettempdir())
+    wrong = [] if run.code == code else [f"exit code {run.code}, wanted {code}"]
+    if text not in run.stderr:
+        wrong.append(f"launch/mpirun does not say '{text}'")
+    print(f"{'FAIL' if wrong else 'ok':4}  np 2  {run.seconds:.2f} s  {fault}  {'; '.join(wrong)}", flush=True)
+    if wrong:
+        print(run.stderr)
+    return 1 if wrong else 0
+
 
 def main():
     program, source = map(os.path.abspath, sys.argv[1:3])
@@ -48,6 +67,7 @@ def main():
         if len(job.judge(run, 70, ["no such text"])) != 3:
             print("FAIL  the judge does not see that a good job is no failed one")
             failures += 1
+    failures += sum(try_silent_case(source, program, *case) for case in SILENT_CASES)
     return 1 if failures else 0
 
 

@@ -1,6 +1,8 @@
 // A job that fails in a chosen way: job_end_program FAULT. tests/launch/job_end.py runs it and
 // watches how the job ends.
 #include <c10/util/Exception.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <map>
 #include <new>
@@ -20,6 +22,11 @@ absl::Status OnLastRank(Communicator& world, Function fail) {
   if (world.rank() == world.size() - 1) return fail();
   world.Barrier();
   return absl::OkStatus();
+}
+
+absl::Status RaiseSignal(int number) {
+  raise(number);
+  return InternalError("the signal did not end this process");
 }
 
 const std::map<std::string, Fault> kFaults = {
@@ -44,6 +51,13 @@ const std::map<std::string, Fault> kFaults = {
      [](Communicator& world) {
        return OnLastRank(world, [] { return IoError("the disk is full"); });
      }},
+    // Of which the program itself can say nothing.
+    {"one_is_killed",
+     [](Communicator& world) { return OnLastRank(world, [] { return RaiseSignal(SIGKILL); }); }},
+    {"one_crashes",
+     [](Communicator& world) { return OnLastRank(world, [] { return RaiseSignal(SIGSEGV); }); }},
+    {"one_leaves",
+     [](Communicator& world) { return OnLastRank(world, []() -> absl::Status { _exit(0); }); }},
 };
 
 }  // namespace

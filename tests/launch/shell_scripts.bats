@@ -17,7 +17,7 @@ shell_scripts() {
 @test "shellcheck has nothing to say about any shell script" {
   local scripts
   mapfile -t scripts < <(shell_scripts)
-  for script in launch/setup launch/mpirun launch/quickstart launch/cluster/mpirun_hosts launch/cluster/common.sh \
+  for script in launch/setup launch/mpirun launch/quickstart launch/keep_running launch/restarts.sh launch/cluster/mpirun_hosts launch/cluster/common.sh \
     launch/cluster/pretrain.sbatch launch/cluster/submit tests/run .ci/run tests/launch/shell_scripts.bats; do
     has " ${scripts[*]} " " $root/$script "
   done

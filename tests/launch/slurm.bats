@@ -106,15 +106,15 @@ calls() { grep -v '^mpirun' "$FAKE_LOG" | paste -sd ' '; }
   done
 }
 
-@test "exit codes 71 and 75 requeue the job, no others do" {
-  for code in 71 75; do
+@test "exit codes that may end otherwise another time requeue the job, no others do" {
+  for code in 1 71 72 75 137 143; do
     : >"$FAKE_LOG"
     run "-$code" job "FAKE_mpirun_EXIT=$code" SLURM_RESTART_COUNT=9 x
     same "$(calls)" 'squeue --noheader --jobs=7 --format=%T scontrol requeue 7'
-    has "$output" "exit code $code: requeued, 10 of at most 10 times"
+    has "$output" ': requeued, 10 of at most 10 times'
   done
   : >"$FAKE_LOG"
-  for code in 0 1 64 65 70 74 78 137 143; do
+  for code in 0 64 65 70 74 78 127; do
     run "-$code" job "FAKE_mpirun_EXIT=$code" x
     same "$(calls)" ''
   done
@@ -123,11 +123,35 @@ calls() { grep -v '^mpirun' "$FAKE_LOG" | paste -sd ' '; }
 @test "the number of requeues is bounded" {
   run -75 job FAKE_mpirun_EXIT=75 SLURM_RESTART_COUNT=10 x
   same "$(calls)" ''
-  has "$output" 'requeued 10 times, of at most 10: submit it again'
+  has "$output" 'started again 10 times, of at most 10'
   run -75 job FAKE_mpirun_EXIT=75 HYPERMOE_MAX_REQUEUES=0 x
   same "$(calls)" ''
   run -75 job FAKE_mpirun_EXIT=75 HYPERMOE_MAX_REQUEUES=12 SLURM_RESTART_COUNT=11 x
   has "$(calls)" 'scontrol requeue 7'
+}
+
+@test "starts without a new checkpoint are counted over requeues, and four in a row are the last" {
+  for _ in 1 2 3; do
+    : >"$FAKE_LOG"
+    run -71 job FAKE_mpirun_EXIT=71 x --run_dir run
+    has "$(calls)" 'scontrol requeue 7'
+  done
+  # One that saves, in a folder of its own or again in that of its step, begins to count anew.
+  FAKE_mpirun_EVAL='mkdir -p run/checkpoints/step_00000004' run -71 job FAKE_mpirun_EXIT=71 x --run_dir run
+  has "$output" 'requeued'
+  FAKE_mpirun_EVAL='mkdir new; mv -T run/checkpoints/step_00000004 old; mv new run/checkpoints/step_00000004' \
+    run -71 job FAKE_mpirun_EXIT=71 x --run_dir run
+  for _ in 1 2 3; do
+    run -71 job FAKE_mpirun_EXIT=71 x --run_dir run
+    has "$output" 'requeued'
+  done
+  : >"$FAKE_LOG"
+  run -71 job FAKE_mpirun_EXIT=71 x --run_dir run
+  has "$output" '4 starts in a row without a new checkpoint in run/checkpoints'
+  same "$(calls)" ''
+  # Another job has not failed yet.
+  run -71 job SLURM_JOB_ID=8 FAKE_mpirun_EXIT=71 x --run_dir run
+  has "$output" 'requeued'
 }
 
 @test "a job that was cancelled or timed out does not come back" {
@@ -138,13 +162,27 @@ calls() { grep -v '^mpirun' "$FAKE_LOG" | paste -sd ' '; }
   done
 }
 
-@test "a job that --stop_at_step stopped is not requeued" {
-  for option in '--stop_at_step 3' --stop_at_step=3; do
-    # shellcheck disable=SC2086  # one or two words
-    run -75 job FAKE_mpirun_EXIT=75 x $option
-    same "$(calls)" ''
-    has "$output" 'as --stop_at_step asked: not requeued'
-  done
+@test "a job that the user has stopped is not requeued" {
+  FAKE_mpirun_EVAL='mkdir run; echo "the file run/stop" >run/stopped' run -75 job FAKE_mpirun_EXIT=75 x --run_dir run
+  same "$(calls)" ''
+  has "$output" 'stopped as the file run/stop asked: not started again'
+  # In an array there is nothing to go on with.
+  run -75 job SLURM_ARRAY_JOB_ID=5 FAKE_mpirun_EXIT=75 x --run_dir run
+  same "$(calls)" 'scancel --state=PENDING 5'
+}
+
+@test "SIGUSR1, with which Slurm announces the end, reaches mpirun, and the job is requeued" {
+  # shellcheck disable=SC2016  # for the program that stands in for mpirun
+  export FAKE_mpirun_EVAL='trap "echo saved >&2; exit 75" USR1; : >ready; for i in {1..600}; do sleep 0.05; done'
+  job x --run_dir run 2>output &
+  local script=$!
+  until [ -e ready ]; do sleep 0.02; done
+  kill -s USR1 "$(pgrep -P "$script")"
+  code=0
+  wait "$script" || code=$?
+  same "$code" 75
+  has "$(<output)" saved
+  has "$(calls)" 'scontrol requeue 7'
 }
 
 @test "a failing scontrol is said, and the exit code stays" {
@@ -153,7 +191,7 @@ calls() { grep -v '^mpirun' "$FAKE_LOG" | paste -sd ' '; }
 }
 
 @test "a job of an array leaves going on to the next one, and cancels the rest where none is needed" {
-  for code in 71 75 1 137 143; do
+  for code in 71 72 75 1 137 143; do
     run "-$code" job SLURM_ARRAY_JOB_ID=5 "FAKE_mpirun_EXIT=$code" x
     same "$(calls)" ''
   done
@@ -178,7 +216,7 @@ calls() { grep -v '^mpirun' "$FAKE_LOG" | paste -sd ' '; }
   # It stops looking at the first line that is a command.
   # shellcheck disable=SC2016  # for sed
   run -0 sed '/^[^#]/,$d' "$root/launch/cluster/pretrain.sbatch"
-  for option in --job-name=hypermoe --requeue --open-mode=append --threads-per-core=1; do
+  for option in --job-name=hypermoe --requeue --open-mode=append --threads-per-core=1 --signal=B:USR1@120; do
     has "$output" "#SBATCH $option"
   done
 }

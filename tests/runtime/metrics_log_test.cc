@@ -96,6 +96,8 @@ TEST(MetricsLogTest, ResumeDropsLaterStepsAndATornLine) {
   const auto log = OpenLog(folder, 2);
   ASSERT_NE(log, nullptr);
   EXPECT_EQ(Steps(log->path()), (std::vector<int>{1, 2, 2}));
+  EXPECT_EQ(log->kept().step, 2);
+  EXPECT_EQ(log->kept().kind, "validation");
   ASSERT_TRUE(log->Write({{"kind", "train"}, {"step", 3}}).ok());
   EXPECT_EQ(Steps(log->path()), (std::vector<int>{1, 2, 2, 3}));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1)
@@ -108,6 +110,7 @@ TEST(MetricsLogTest, KeepsALastLineThatOnlyLacksItsEnd) {
             "{\"kind\":\"train\",\"step\":1}\n{\"kind\":\"train\",\"step\":2}");
   const auto log = OpenLog(folder, 2);
   ASSERT_NE(log, nullptr);
+  EXPECT_EQ(log->kept().kind, "train");
   ASSERT_TRUE(log->Write({{"kind", "train"}, {"step", 3}}).ok());
   EXPECT_EQ(Steps(log->path()), (std::vector<int>{1, 2, 3}));
 }
@@ -121,6 +124,7 @@ TEST(MetricsLogTest, ANewRunStartsEmpty) {
 TEST(MetricsLogTest, ResumeWithoutALogStartsOne) {
   const TemporaryFolder folder;
   EXPECT_EQ(ReadFile(OpenLog(folder, 7)->path()), "");
+  EXPECT_EQ(OpenLog(folder, 7)->kept().step, 0);
 }
 
 TEST(MetricsLogTest, NamesADamagedLineAndLeavesTheFile) {
