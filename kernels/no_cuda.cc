@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include "kernels/adamw_update_arguments.h"
+#include "kernels/array_digests_arguments.h"
 #include "kernels/combine_rows_arguments.h"
 #include "kernels/cross_entropy_arguments.h"
 #include "kernels/expert_order_arguments.h"
@@ -11,6 +12,7 @@
 #include "kernels/keyed_random_arguments.h"
 #include "kernels/route_sums_arguments.h"
 #include "kernels/route_tokens_arguments.h"
+#include "kernels/sum_of_squares_arguments.h"
 
 namespace hypermoe::cuda {
 namespace {
@@ -35,6 +37,8 @@ void RouteTokensBackward(const RouteTokensSizes&, const RouteTokensGradients&) {
   Refuse("RouteTokensBackward");
 }
 void SumRoutes(const RouteSumsArguments&) { Refuse("SumRoutes"); }
+void ArrayDigests(const ArrayDigestsArguments&) { Refuse("ArrayDigests"); }
+void SumOfSquares(const SumOfSquaresArguments&) { Refuse("SumOfSquares"); }
 void AdamWUpdate(const AdamWUpdateArguments&) { Refuse("AdamWUpdate"); }
 void CrossEntropy(const CrossEntropyArguments&, const void*, void*, void*) {
   Refuse("CrossEntropy");

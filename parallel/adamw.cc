@@ -28,17 +28,18 @@ AdamW::AdamW(const std::vector<FlatBuffer>& buffers, const std::vector<GradientB
   }
 }
 
-void AdamW::Step(double learning_rate, double gradient_scale) {
+void AdamW::Step(double learning_rate, const at::Tensor& gradient_scale, const at::Tensor& skip) {
   const at::NoGradGuard no_grad;
   ++steps_;
   const auto t = static_cast<double>(steps_);
   AdamWFactors factors;
-  factors.gradient_scale = gradient_scale;
   factors.beta1 = options_.beta1;
   factors.beta2 = options_.beta2;
   factors.step_size = learning_rate / (1 - std::pow(options_.beta1, t));
   factors.second_correction = 1 / (1 - std::pow(options_.beta2, t));
   factors.epsilon = options_.epsilon;
+  factors.device_gradient_scale = gradient_scale;
+  factors.skip = skip;
   std::vector<AdamWPiece> pieces;
   for (const Piece& piece : pieces_) AppendPieces(piece, learning_rate, pieces);
   AdamWUpdate(pieces, factors);

@@ -31,10 +31,17 @@ class AdamW {
   AdamW(const std::vector<FlatBuffer>& buffers, const std::vector<GradientBucket>& buckets,
         AdamWOptions options, bool sharded);
 
-  // One update from the gradients in the buffers, each times gradient_scale; sharded, only those of
-  // own parts are looked at, and the new values are exchanged: collective over the buckets' groups.
-  // Otherwise local. The bits of the values are the same either way.
-  void Step(double learning_rate, double gradient_scale = 1.0);
+  // One update from the gradients in the buffers; sharded, only those of own parts are looked at,
+  // and the new values are exchanged: collective over the buckets' groups. Otherwise local. The
+  // bits of the values are the same either way.
+  //
+  // Two tensors of one element on the buffers' device, which the host does not wait for:
+  // `gradient_scale` is what each gradient is multiplied with (undefined: 1); `skip`, if it is not
+  // 0, lets values and moments keep every bit (undefined: 0) and has to be the same on all ranks.
+  // steps() goes up either way: who learns that the update was skipped takes it back.
+  void Step(double learning_rate, const at::Tensor& gradient_scale = {},
+            const at::Tensor& skip = {});
+  void TakeBackStep() { --steps_; }
 
   // The state that a checkpoint keeps: updates made so far, and moments by buffer index.
   int64_t steps() const { return steps_; }

@@ -23,6 +23,7 @@
 #include "runtime/hyper_execution.h"
 #include "runtime/memory_plan.h"
 #include "runtime/model_cost.h"
+#include "runtime/number_guard.h"
 #include "runtime/parameter_patterns.h"
 #include "runtime/process_memory.h"
 #include "runtime/run_length.h"
@@ -87,6 +88,7 @@ class Run {
   StopRequest stop_;
   Splits splits_;
   std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<NumberGuard> numbers_;
   std::unique_ptr<ValidationWindows> windows_;
   std::unique_ptr<RunReport> report_;  // rank 0
   std::unique_ptr<StepProfiler> profiler_;
@@ -108,6 +110,7 @@ absl::Status Run::Open() {
   resident_before_ = ReadProcessMemory().resident;
   trainer_ = std::make_unique<Trainer>(config_, mesh_, splits_.train);
   RETURN_IF_ERROR(CheckPatterns(config_, trainer_->model().parameters()));
+  numbers_ = std::make_unique<NumberGuard>(config_.train(), *trainer_, mesh_);
   profiler_ = std::make_unique<StepProfiler>(options_.profile, options_.run_dir, mesh_, *trainer_);
   windows_ =
       std::make_unique<ValidationWindows>(splits_.validation, config_.model().sequence_length());
@@ -253,14 +256,9 @@ absl::Status Run::Step(int64_t step) {
       trainer_->TrainStep(step, [this] { return StepVotes{.stop = stop_.Asked() ? 1 : 0}; });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   if (profiled) RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->End(taken)));
-  // Global values, so every rank decides alike.
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
-    return InternalError(
-        absl::StrFormat("step %d: loss %g, gradient norm %g: training has diverged; lower "
-                        "optimizer.learning_rate and go on from the last checkpoint",
-                        taken, result.loss, result.gradient_norm));
-  }
   if (first_rank_) report_->Step(taken, result, seconds.count());
+  if (options_.after_step) options_.after_step(taken, *trainer_);
+  RETURN_IF_ERROR(numbers_->CheckStep(taken, result));
   if (result.votes.stop > 0) return StopAsAsked(taken);
   if (taken == TotalSteps(config_)) return absl::OkStatus();
   const bool validation = IsDue(config_.train().validation_every(), taken);
@@ -295,6 +293,7 @@ absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
 
 absl::Status Run::Save(int64_t steps_taken) {
   if (saved_ == steps_taken) return absl::OkStatus();
+  RETURN_IF_ERROR(numbers_->CheckReplicas(steps_taken));
   MarkPhase("save");
   // Writing is not part of what training needs.
   if (training_memory_ == 0)

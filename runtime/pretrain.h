@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "runtime/status.h"
 #include "runtime/step_profiler.h"
 #include "runtime/stop_request.h"
+#include "runtime/trainer.h"
 
 namespace hypermoe {
 
@@ -24,6 +26,9 @@ struct PretrainOptions {
   // Of this rank; ranks may have different ones.
   std::vector<StopSource> stop_sources;
   int threads = 1;  // per rank, as set for this process: part of exact resume
+  // For tests, which damage a model in training: called after every step, before anything is
+  // checked or saved; empty: nobody.
+  std::function<void(int64_t steps_taken, Trainer& trainer)> after_step;
 };
 
 // Trains, writes run_dir (config.textproto, metrics.jsonl, events.out.tfevents.*, checkpoints/,

@@ -77,6 +77,7 @@ std::string FormatProgress(const ProgressSample& sample) {
     if (sample.dropped_share) absl::StrAppend(&line, "  drop ", Percent(*sample.dropped_share));
     absl::StrAppend(&line, "  a2a ", Percent(sample.all_to_all_share));
   }
+  if (sample.skipped_steps > 0) absl::StrAppend(&line, "  skipped ", sample.skipped_steps);
   return absl::StrCat(line, "  eta ", FormatDuration(sample.seconds_left));
 }
 

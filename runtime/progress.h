@@ -22,11 +22,12 @@ struct ProgressSample {
   double load_max_over_mean = 0;  // of experts; 0 for a dense model, then not shown
   std::optional<double> dropped_share;  // of routed tokens; absent and not shown without a capacity
   double all_to_all_share = 0;          // of the step's time; not shown for a dense model
+  int64_t skipped_steps = 0;            // so far; not shown if there are none
   double seconds_left = 0;
 };
 
 // "step  120/2000  loss 2.134  val 2.201  grad 0.53  98.1k tok/s  mfu 31.2%  mem 1.4G  load 1.31
-// drop 0.4%  a2a 4.2%  eta 1m12s", in one line.
+// drop 0.4%  a2a 4.2%  skipped 2  eta 1m12s", in one line.
 std::string FormatProgress(const ProgressSample& sample);
 
 // Seconds as people read them: "8s", "1m12s", "3h05m", "2d04h"; "-" for NaN, infinity and less than

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "runtime/model_cost.h"
 #include "runtime/run_length.h"
 #include "runtime/train_line.h"
@@ -59,8 +60,14 @@ void RunReport::Step(int64_t step, const StepResult& result, double seconds) {
   sample.load_max_over_mean = result.LoadMaxOverMean();
   if (limited) sample.dropped_share = result.DroppedShare();
   sample.all_to_all_share = result.seconds.all_to_all / result.seconds.total();
+  sample.skipped_steps = result.skipped_steps;
   sample.seconds_left = smooth_step_seconds_ * static_cast<double>(sample.steps - step);
   progress_->Show(sample);
+  if (result.skipped) {
+    progress_->Note(absl::StrFormat(
+        "warning: step %d is skipped: loss %g, gradient norm %g; parameters stay as they were",
+        step, result.loss, result.gradient_norm));
+  }
   const std::string dead = experts_.Observe(result.tokens_LN);
   if (!dead.empty()) progress_->Note("warning: " + dead);
 }

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/stack.h>
 
@@ -11,7 +12,6 @@
 
 #include "model/expert_capacity.h"
 #include "model/router_losses.h"
-#include "parallel/gradient_norm.h"
 #include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
@@ -102,12 +102,35 @@ std::array<double*, 5> LossesOf(StepResult* result) {
           &result->router_z_loss};
 }
 
-// Turns this rank's shares into global values by two small all-reduces: sums of losses, bytes and
-// votes, means of calls and seconds, the largest memory.
+// Fills in the global losses, the norm and whether the step was skipped. Everything comes from the
+// device in one copy: the host waits for it once. Returns whether this rank's own losses are
+// finite.
+bool ReadFigures(const StepDecision& decision, const at::Tensor& own_losses_5,
+                 const at::Tensor& tokens_LN, const at::Tensor& dropped_LN, StepResult* result) {
+  const auto wide = [&](const at::Tensor& tensor) {
+    return tensor.reshape({-1}).to(own_losses_5.device(), at::kDouble);
+  };
+  const at::Tensor all = at::cat({decision.losses, own_losses_5, decision.gradient_norm,
+                                  wide(decision.skip), wide(tokens_LN), wide(dropped_LN)})
+                             .cpu();
+  const double* next = all.const_data_ptr<double>();
+  for (double* loss : LossesOf(result)) *loss = *next++;
+  bool own_finite = true;
+  for (int64_t i = 0; i < own_losses_5.numel(); ++i) own_finite &= std::isfinite(*next++);
+  result->gradient_norm = *next++;
+  result->skipped = *next++ != 0;
+  // Counts are whole below 2^53.
+  const at::Tensor counts = all.slice(0, next - all.const_data_ptr<double>()).to(at::kLong);
+  result->tokens_LN = counts.narrow(0, 0, tokens_LN.numel()).view(tokens_LN.sizes());
+  result->dropped_LN =
+      counts.narrow(0, tokens_LN.numel(), dropped_LN.numel()).view(dropped_LN.sizes());
+  return own_finite;
+}
+
+// Turns this rank's shares into global values by two small all-reduces: sums of bytes and votes,
+// means of calls and seconds, the largest memory.
 void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) {
-  const std::array<double*, 5> losses = LossesOf(result);
   std::vector<double> sums;
-  for (const double* loss : losses) sums.push_back(*loss);
   StepSeconds& s = result->seconds;
   const std::array<double*, 5> seconds = {&s.data, &s.forward, &s.backward, &s.reduce,
                                           &s.optimizer};
@@ -121,7 +144,6 @@ void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) 
   for (const int64_t* vote : votes) sums.push_back(static_cast<double>(*vote));
   world.AllReduceSum(at::from_blob(sums.data(), {static_cast<int64_t>(sums.size())}, at::kDouble));
   auto sum = sums.begin();
-  for (double* loss : losses) *loss = *sum++;
   for (double* phase : seconds) *phase = *sum++ / world.size();
   for (Traffic& traffic : result->traffic) {
     traffic.calls = std::llround(*sum++ / world.size());
@@ -190,14 +212,19 @@ StepResult Trainer::TrainStep(int64_t step, const std::function<StepVotes()>& vo
   StepResult result;
   MarkStep(step + 1);
   const Ledger before = LedgerOf(mesh_);
-  AccumulateGradients(step, &result);
+  const DeviceFigures figures = AccumulateGradients(step, &result);
   MarkPhase("optimizer");
   Stopwatch watch(phase_observer_);
-  result.gradient_norm = GlobalGradientNorm(buffers_, buckets_, *mesh_.world);
+  const StepDecision decision =
+      DecideStep(buffers_, buckets_, figures.losses_5, config_.optimizer().clip_norm(), skip_rule_,
+                 *mesh_.world);
   result.learning_rate = LearningRate(config_.optimizer(), step, TotalSteps(config_));
-  optimizer_.Step(result.learning_rate,
-                  ClipScale(result.gradient_norm, config_.optimizer().clip_norm()));
+  optimizer_.Step(result.learning_rate, decision.clip_scale, decision.skip);
   model_->ParametersChanged();
+  own_losses_finite_ =
+      ReadFigures(decision, figures.losses_5, figures.tokens_LN, figures.dropped_LN, &result);
+  if (result.skipped) optimizer_.TakeBackStep();
+  result.skipped_steps = step + 1 - optimizer_.steps();
   watch.Lap("optimizer", &result.seconds.optimizer);
   if (votes) result.votes = votes();
   ShareResult(Since(before, mesh_), &result, *mesh_.world);
@@ -207,19 +234,23 @@ StepResult Trainer::TrainStep(int64_t step, const std::function<StepVotes()>& vo
 StepResult Trainer::ComputeGradients(int64_t step) {
   StepResult result;
   const Ledger before = LedgerOf(mesh_);
-  AccumulateGradients(step, &result);
-  ShareResult(Since(before, mesh_), &result, *mesh_.world);
+  const DeviceFigures figures = AccumulateGradients(step, &result);
+  const Ledger ledger = Since(before, mesh_);
+  const StepDecision decision =
+      DecideStep(buffers_, buckets_, figures.losses_5, /*max_norm=*/0, skip_rule_, *mesh_.world);
+  ReadFigures(decision, figures.losses_5, figures.tokens_LN, figures.dropped_LN, &result);
+  ShareResult(ledger, &result, *mesh_.world);
   return result;
 }
 
-void Trainer::AccumulateGradients(int64_t step, StepResult* result) {
+Trainer::DeviceFigures Trainer::AccumulateGradients(int64_t step, StepResult* result) {
   MarkPhase("optimizer");
   Stopwatch watch(phase_observer_);
   for (FlatBuffer& buffer : buffers_) buffer.ZeroGradients();
   watch.Lap("optimizer", &result->seconds.optimizer);
-  at::Tensor losses_5;
+  DeviceFigures figures;
   for (int64_t i = 0; i < config_.train().micro_batches(); ++i) {
-    RunMicroBatch(step, i, &losses_5, result);
+    RunMicroBatch(step, i, &figures, result);
   }
 
   Stopwatch after_backward(phase_observer_);
@@ -227,17 +258,13 @@ void Trainer::AccumulateGradients(int64_t step, StepResult* result) {
   after_backward.Lap("backward", &result->seconds.backward);
   MarkPhase("reduce");
   reducer_.Finish();
-  losses_5 = losses_5.cpu();
-  const double* losses = losses_5.const_data_ptr<double>();
-  for (double* loss : LossesOf(result)) *loss = *losses++;
-  result->tokens_LN = result->tokens_LN.cpu();
-  result->dropped_LN = result->dropped_LN.cpu();
   after_backward.Lap("reduce", &result->seconds.reduce);
+  return figures;
 }
 
 // Micro-batch i is a fixed set of the batch's rows, cut over the ranks afterwards; a rank may get
 // none and still takes part.
-void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, at::Tensor* losses_5,
+void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* figures,
                             StepResult* result) {
   MarkPhase("data");
   Stopwatch watch(phase_observer_);
@@ -273,10 +300,11 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, at::Tensor* losse
   const auto value = [&](const at::Tensor& loss) {
     return loss.detach().to(language_model.device(), at::kDouble);
   };
-  add(*losses_5, at::stack({value(language_model), value(router.switch_balance),
-                            value(router.importance), value(router.load), value(router.router_z)}));
-  add(result->tokens_LN, router.tokens_LN);
-  add(result->dropped_LN, router.dropped_LN);
+  add(figures->losses_5,
+      at::stack({value(language_model), value(router.switch_balance), value(router.importance),
+                 value(router.load), value(router.router_z)}));
+  add(figures->tokens_LN, router.tokens_LN);
+  add(figures->dropped_LN, router.dropped_LN);
 }
 
 RandomKey Trainer::StepKey(int64_t step) const {

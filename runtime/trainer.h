@@ -22,13 +22,15 @@
 #include "parallel/gradient_bucket.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/process_mesh.h"
+#include "parallel/step_decision.h"
 #include "runtime/dataset.h"
 #include "runtime/prefetcher.h"
 
 namespace hypermoe {
 
 // Where the time of a step goes. Means over the ranks; seconds inside a collective include waiting
-// for other ranks.
+// for other ranks. The host waits for a GPU at the end of `optimizer`, and before that where it has
+// to know how many tokens go where.
 struct StepSeconds {
   double data = 0;  // waiting for a batch, which is assembled during the step before
   double forward = 0, backward = 0, reduce = 0;
@@ -51,6 +53,10 @@ struct StepResult {
   double balance_loss = 0, importance_loss = 0, load_loss = 0, router_z_loss = 0;
   double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
+  // Whether the norm or one of the losses was not finite: nothing was changed. The batch is used up
+  // all the same.
+  bool skipped = false;
+  int64_t skipped_steps = 0;  // of the run so far, this one included
   StepSeconds seconds;
   // What the step's collectives cost, by kind (parallel/communicator.h): bytes summed over the
   // ranks, calls and seconds their means.
@@ -73,9 +79,11 @@ class Trainer {
   Trainer(const RunConfig& config, const ProcessMesh& mesh,
           const std::vector<WeightedTokens>& train);
 
-  // One optimizer step on the global batch of `step` (from 0). Collective over the world; the same
-  // result on every rank. `votes` is asked for this rank's right before the step's figures are
-  // shared, its work done; empty: none.
+  // One optimizer step on the global batch of `step` (from 0; every step has its turn). A step
+  // whose loss or gradient norm is not finite is skipped on all ranks: values, moments and the
+  // count of updates stay as they are, bit for bit. `votes` is asked for this rank's right before
+  // the step's figures are shared, its work done; empty: none. Collective over the world; the same
+  // result on every rank.
   StepResult TrainStep(int64_t step, const std::function<StepVotes()>& votes = {});
 
   // The first part of TrainStep: fills the gradients of the global batch's loss, reduced (with
@@ -86,6 +94,13 @@ class Trainer {
   // its begin and end in seconds of the steady clock; empty: nobody.
   using PhaseObserver = std::function<void(const char* phase, double begin, double end)>;
   void set_phase_observer(PhaseObserver observer) { phase_observer_ = std::move(observer); }
+
+  // For tests that must see what another rule than kTogether does.
+  void set_skip_rule(SkipRule rule) { skip_rule_ = rule; }
+
+  // Whether this rank's own losses of the last step were all finite: of a step that was skipped,
+  // the ranks where the numbers went wrong on the way forward.
+  bool own_losses_finite() const { return own_losses_finite_; }
 
   // Mean cross-entropy over validation windows: all of them, or about `max_windows` evenly spread
   // ones. Collective over the world; the same result on every rank. `stop`: see EvaluateWindows.
@@ -102,9 +117,15 @@ class Trainer {
   AdamW& optimizer() { return optimizer_; }
 
  private:
-  void AccumulateGradients(int64_t step, StepResult* result);
-  // Adds the losses, in the order of StepResult, to losses_5.
-  void RunMicroBatch(int64_t step, int64_t micro_batch, at::Tensor* losses_5, StepResult* result);
+  // What a step has on the device until its end.
+  struct DeviceFigures {
+    at::Tensor losses_5;  // this rank's shares, in the order of StepResult
+    at::Tensor tokens_LN, dropped_LN;
+  };
+
+  DeviceFigures AccumulateGradients(int64_t step, StepResult* result);
+  // Adds to `figures`.
+  void RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* figures, StepResult* result);
 
   RunConfig config_;
   ProcessMesh mesh_;
@@ -115,6 +136,8 @@ class Trainer {
   GradientReducer reducer_;
   AdamW optimizer_;
   PhaseObserver phase_observer_;
+  SkipRule skip_rule_ = SkipRule::kTogether;
+  bool own_losses_finite_ = true;
 };
 
 // Ranks that share one set of experts: mesh.expert_parallel, or where it is 0 the largest that the

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,6 +20,7 @@
 #include "launch/commands.h"
 #include "launch/gpus.h"
 #include "parallel/process_mesh.h"
+#include "parallel/replica_check.h"
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
 #include "runtime/process_memory.h"
@@ -36,7 +38,7 @@ struct Arguments {
   int batch = 4, sequence = 256, layers = 4, experts = 8;
   int steps = 20, warmup = 2, threads = 0;
   std::string dtype = "float32";
-  bool recompute = false, zero1 = false, evaluation = false, json = false;
+  bool recompute = false, zero1 = false, evaluation = false, drift_check = false, json = false;
   std::string watchdog_dir;
   std::vector<std::string> overrides;
 };
@@ -47,10 +49,12 @@ struct Variant {
   // Where a watchdog keeps its heartbeats during each step; "": there is none.
   std::string watchdog_dir;
   RunConfig config;
+  ProcessMesh mesh;
   std::unique_ptr<Trainer> trainer;
   std::vector<double> step_seconds;  // whole step, slowest rank
   std::vector<StepSeconds> phases;
-  double loss = 0, bytes_sent = 0;  // of the last step
+  std::vector<double> drift_seconds;  // of a comparison of the replicas after each, if asked for
+  double loss = 0, bytes_sent = 0;    // of the last step
   // Evaluation passes over these instead: no phases, nothing else that steps say. Null: steps.
   std::unique_ptr<ValidationWindows> evaluated;
 };
@@ -102,12 +106,14 @@ absl::StatusOr<std::vector<Variant>> ReadVariants(const Arguments& arguments, in
   return variants;
 }
 
-std::unique_ptr<Trainer> MakeTrainer(const RunConfig& config, std::shared_ptr<Communicator> world) {
+void MakeTrainer(std::shared_ptr<Communicator> world, Variant* variant) {
+  const RunConfig& config = variant->config;
   const int degree = ExpertDegree(config, world->size());
   constexpr int64_t kEpochsOfRows = 4;  // enough that no step sees a row twice
   const int64_t tokens = kEpochsOfRows * BatchTokens(config) * TotalSteps(config);
-  return std::make_unique<Trainer>(config, ProcessMesh::Create(std::move(world), degree),
-                                   RandomTokens(tokens, config.model().vocab_size()));
+  variant->mesh = ProcessMesh::Create(std::move(world), degree);
+  variant->trainer = std::make_unique<Trainer>(config, variant->mesh,
+                                               RandomTokens(tokens, config.model().vocab_size()));
 }
 
 // A training step, or the loss alone of a pass over as many tokens.
@@ -126,7 +132,18 @@ std::unique_ptr<ValidationWindows> WindowsOf(const RunConfig& config) {
                                              config.model().sequence_length());
 }
 
-// One step, begun together on all ranks; it has taken as long as on the slowest.
+// Seconds of `work`, begun together on all ranks; it has taken as long as on the slowest.
+double SecondsOf(Communicator& world, const std::function<void()>& work) {
+  WaitForDevice(world.device());
+  world.Barrier();
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  WaitForDevice(world.device());
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  world.AllReduceMax(at::from_blob(&seconds, {1}, at::kDouble));
+  return seconds;
+}
+
 absl::Status TimeStep(int64_t step, bool counts, Communicator& world, Variant* variant) {
   std::unique_ptr<Watchdog> watchdog;
   if (!variant->watchdog_dir.empty()) {
@@ -134,13 +151,8 @@ absl::Status TimeStep(int64_t step, bool counts, Communicator& world, Variant* v
                                                 variant->config.runtime().hang_seconds()},
                                                world));
   }
-  WaitForDevice(world.device());
-  world.Barrier();
-  const auto begin = std::chrono::steady_clock::now();
-  const StepResult result = StepOrPass(step, variant);
-  WaitForDevice(world.device());
-  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  world.AllReduceMax(at::from_blob(&seconds, {1}, at::kDouble));
+  StepResult result;
+  const double seconds = SecondsOf(world, [&] { result = StepOrPass(step, variant); });
   if (!std::isfinite(result.loss)) {
     return InternalError(absl::StrCat(variant->name, ": the loss of step ", step + 1, " is ",
                                       result.loss,
@@ -155,13 +167,26 @@ absl::Status TimeStep(int64_t step, bool counts, Communicator& world, Variant* v
   return absl::OkStatus();
 }
 
+// What a run does every train.drift_check_every steps.
+absl::Status TimeDriftCheck(bool counts, Communicator& world, Variant* variant) {
+  std::string drift;
+  const double seconds = SecondsOf(world, [&] {
+    drift = FindDrift(variant->trainer->buffers(), variant->trainer->optimizer(), variant->mesh);
+  });
+  if (!drift.empty()) return InternalError(absl::StrCat(variant->name, ": ", drift));
+  if (counts) variant->drift_seconds.push_back(seconds);
+  return absl::OkStatus();
+}
+
 absl::Status TimeAll(const Arguments& arguments, Communicator& world,
                      std::vector<Variant>* variants) {
   const int count = static_cast<int>(variants->size());
   for (int64_t step = 0; step < arguments.warmup + arguments.steps; ++step) {
     for (int i = 0; i < count; ++i) {
       Variant& variant = (*variants)[step % 2 == 0 ? i : count - 1 - i];
-      RETURN_IF_ERROR(TimeStep(step, step >= arguments.warmup, world, &variant));
+      const bool counts = step >= arguments.warmup;
+      RETURN_IF_ERROR(TimeStep(step, counts, world, &variant));
+      if (arguments.drift_check) RETURN_IF_ERROR(TimeDriftCheck(counts, world, &variant));
     }
   }
   return absl::OkStatus();
@@ -204,6 +229,13 @@ nlohmann::json ResultOf(const Variant& variant) {
   if (variant.evaluated != nullptr) return result;
   result["shares"] = Shares(variant.phases);
   result["bytes_sent"] = variant.bytes_sent;
+  if (variant.drift_seconds.empty()) return result;
+  const double check = QuartilesOf(variant.drift_seconds).median;
+  const int64_t every = variant.config.train().drift_check_every();
+  result["drift_check"] = {
+      {"seconds", check},
+      {"every", every},
+      {"share_of_steps", check / (seconds.median * static_cast<double>(every))}};
   return result;
 }
 
@@ -258,6 +290,14 @@ std::string TableText(const nlohmann::json& machine, const std::vector<nlohmann:
       &text, "%-*s %9s %9s %9s %s%8s\n", name_width, "kind", "median", "lower q.", "upper q.",
       evaluation ? "" : "  data  forward  backward  reduce  optimizer  all-to-all ", "loss");
   for (const nlohmann::json& result : results) text += TableLine(result, name_width);
+  for (const nlohmann::json& result : results) {
+    if (!result.contains("drift_check")) continue;
+    const nlohmann::json& check = result["drift_check"];
+    absl::StrAppendFormat(
+        &text, "comparison of the replicas, %s: %.3f ms, %.4f %% of the time of %d steps\n",
+        result["kind"].get<std::string>(), 1e3 * check["seconds"].get<double>(),
+        100 * check["share_of_steps"].get<double>(), check["every"].get<int64_t>());
+  }
   for (const nlohmann::json& ratio : ratios) {
     absl::StrAppendFormat(&text, "time a token, %s / %s: %.4f (quartiles %.4f to %.4f)\n",
                           ratio["time_of"].get<std::string>(), ratio["over"].get<std::string>(),
@@ -283,10 +323,31 @@ absl::Status Print(const std::vector<Variant>& variants, bool json, nlohmann::js
   return WriteStdout(text);
 }
 
+absl::Status CheckDriftOption(const Arguments& arguments, const std::vector<Variant>& variants,
+                              int world_size) {
+  if (!arguments.drift_check) return absl::OkStatus();
+  if (arguments.evaluation) {
+    return UsageError("--drift_check belongs to training steps: leave out --evaluation");
+  }
+  if (world_size == 1) {
+    return UsageError(
+        "--drift_check: one rank has no copies to compare: start at least 2 by mpirun");
+  }
+  for (const Variant& variant : variants) {
+    if (variant.config.train().drift_check_every() == 0) {
+      return UsageError(absl::StrCat(variant.name,
+                                     ": train.drift_check_every is 0, but --drift_check needs the "
+                                     "steps between two comparisons"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world) {
   absl::StatusOr<std::vector<Variant>> read = ReadVariants(arguments, world->size());
   RETURN_IF_ERROR(Agree(*world, read.status()));
   std::vector<Variant>& variants = *read;
+  RETURN_IF_ERROR(CheckDriftOption(arguments, variants, world->size()));
   for (const Variant& variant : variants) {
     if (variant.config.runtime().threads() != variants.front().config.runtime().threads()) {
       return UsageError(
@@ -307,7 +368,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   const int threads = UseThreads(first.runtime().threads());
   const nlohmann::json machine = DescribeMachine(world->size(), threads);
   for (Variant& variant : variants) {
-    variant.trainer = MakeTrainer(variant.config, world);
+    MakeTrainer(world, &variant);
     if (arguments.evaluation) variant.evaluated = WindowsOf(variant.config);
   }
   RETURN_IF_ERROR(TimeAll(arguments, *world, &variants));
@@ -341,6 +402,8 @@ void AddOptions(CLI::App& app, Arguments* arguments) {
       ->type_name("DIR");
   app.add_flag("--evaluation", arguments->evaluation,
                "Evaluation passes instead of training steps");
+  app.add_flag("--drift_check", arguments->drift_check,
+               "Time a comparison of the replicas after each step, too");
   app.add_flag("--json", arguments->json, "JSON lines instead of tables");
 }
 

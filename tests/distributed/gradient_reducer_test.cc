@@ -51,7 +51,7 @@ struct Model {
   std::vector<GradientBucket> buckets;
 
   void Reduce() { GradientReducer(buffers, buckets, /*scatter=*/false).Finish(); }
-  double Norm() { return GlobalGradientNorm(buffers, buckets, *mesh.world); }
+  double Norm() { return GlobalGradientNorm(buffers, buckets, *mesh.world).item<double>(); }
 };
 
 // Sum of r + 1 over the ranks whose expert rank is `expert_rank`.
@@ -215,7 +215,7 @@ TEST(GradientReducerTest, TheClippedGradientsOfTheJobHaveTheNormAsked) {
   for (int degree : Degrees()) {
     Model model(/*num_experts=*/6, degree);
     model.Reduce();
-    const double scale = ClipScale(model.Norm(), 0.25);
+    const auto scale = ClipScale(at::full({1}, model.Norm(), at::kDouble), 0.25).item<double>();
     for (const FlatBuffer& buffer : model.buffers) buffer.gradients().mul_(scale);
     EXPECT_NEAR(model.Norm(), 0.25, 1e-13);
   }

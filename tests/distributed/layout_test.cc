@@ -177,7 +177,8 @@ TEST(PlantedErrorTest, IsFound) {
     trainer.ComputeGradients(3);
     Outcome right;
     right.gradients = Gradients(trainer);
-    right.gradient_norm = GlobalGradientNorm(trainer.buffers(), trainer.buckets(), *mesh.world);
+    right.gradient_norm =
+        GlobalGradientNorm(trainer.buffers(), trainer.buckets(), *mesh.world).item<double>();
     EXPECT_FALSE(differs(right)) << "degree " << degree;
     const FlatBuffer& experts = trainer.buffers()[static_cast<size_t>(ParameterGroup::kExpert)];
 

@@ -4,9 +4,11 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 namespace hypermoe {
 namespace {
@@ -113,12 +115,38 @@ TEST(AdamWTest, MultipliesGradientsWithTheScale) {
   Optimized scaled(at::kDouble), plain(at::kDouble);
   for (int64_t step = 1; step <= 3; ++step) {
     FillGradients(scaled.buffers[0], step);
-    scaled.optimizer.Step(1e-2, /*gradient_scale=*/0.25);
+    scaled.optimizer.Step(1e-2, /*gradient_scale=*/at::full({1}, 0.25, at::kDouble));
     FillGradients(plain.buffers[0], step);
     plain.buffers[0].gradients().mul_(0.25);
     plain.optimizer.Step(1e-2);
   }
   EXPECT_TRUE(at::equal(scaled.buffers[0].values(), plain.buffers[0].values()));
+}
+
+// Whatever the gradients; and the step after it is the one that would have been taken.
+TEST(AdamWTest, SkippedStepChangesNothing) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    Optimized skipping(dtype), plain(dtype);
+    const at::Tensor yes = at::full({1}, true, at::kBool), no = at::full({1}, false, at::kBool);
+    for (int64_t step = 1; step <= 4; ++step) {
+      const double bad = step % 2 == 0 ? std::numeric_limits<double>::quiet_NaN()
+                                       : std::numeric_limits<double>::infinity();
+      skipping.buffers[0].gradients().fill_(bad);
+      skipping.optimizer.Step(1e-2, at::full({1}, bad, at::kDouble), yes);
+      EXPECT_EQ(skipping.optimizer.steps(), step);
+      skipping.optimizer.TakeBackStep();
+      for (Optimized* model : {&skipping, &plain}) {
+        FillGradients(model->buffers[0], step);
+        model->optimizer.Step(1e-2, {}, model == &skipping ? no : at::Tensor());
+      }
+      EXPECT_EQ(skipping.optimizer.steps(), step);
+      EXPECT_TRUE(at::equal(skipping.buffers[0].values(), plain.buffers[0].values()));
+      for (const auto moment : {AdamW::Moment::kFirst, AdamW::Moment::kSecond}) {
+        EXPECT_TRUE(
+            at::equal(skipping.optimizer.Moments(0, moment), plain.optimizer.Moments(0, moment)));
+      }
+    }
+  }
 }
 
 // What makes sharded and whole updates agree.

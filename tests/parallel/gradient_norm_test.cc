@@ -43,7 +43,8 @@ double ReferenceNorm(const std::vector<FlatBuffer>& buffers) {
 
 double Norm(const std::vector<FlatBuffer>& buffers, int64_t bucket_bytes = 1 << 20) {
   const ProcessMesh mesh = ProcessMesh::Create(NewSelfCommunicator("world"), 1);
-  return GlobalGradientNorm(buffers, MakeGradientBuckets(buffers, mesh, bucket_bytes), *mesh.world);
+  return GlobalGradientNorm(buffers, MakeGradientBuckets(buffers, mesh, bucket_bytes), *mesh.world)
+      .item<double>();
 }
 
 TEST(GlobalGradientNormTest, AccumulatesInFloat64) {
@@ -69,11 +70,14 @@ TEST(GlobalGradientNormTest, HasTheSameBitsForEveryNumberOfThreads) {
 }
 
 TEST(ClipScaleTest, ScalesToTheLargestNormOnlyWhenAboveIt) {
-  EXPECT_EQ(ClipScale(2.0, 2.0), 1.0);
-  EXPECT_EQ(ClipScale(2.0, 4.0), 1.0);
-  EXPECT_EQ(ClipScale(2.0, 0.0), 1.0);  // 0 is off
-  EXPECT_EQ(ClipScale(std::numeric_limits<double>::quiet_NaN(), 1.0), 1.0);
-  EXPECT_EQ(ClipScale(2.0, 0.5), 0.25);
+  const auto scale = [](double norm, double max_norm) {
+    return ClipScale(at::full({1}, norm, at::kDouble), max_norm).item<double>();
+  };
+  EXPECT_EQ(scale(2.0, 2.0), 1.0);
+  EXPECT_EQ(scale(2.0, 4.0), 1.0);
+  EXPECT_EQ(scale(2.0, 0.0), 1.0);  // 0 is off
+  EXPECT_EQ(scale(std::numeric_limits<double>::quiet_NaN(), 1.0), 1.0);
+  EXPECT_EQ(scale(2.0, 0.5), 0.25);
 }
 
 }  // namespace

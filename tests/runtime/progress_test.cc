@@ -40,6 +40,13 @@ TEST(FormatProgressTest, ShowsASparseModel) {
             "load 1.31  drop 0.4%  a2a 4.2%  eta 1m12s");
 }
 
+TEST(FormatProgressTest, CountsSkippedSteps) {
+  ProgressSample sample = Sample(120);
+  EXPECT_THAT(FormatProgress(sample), Not(HasSubstr("skipped")));
+  sample.skipped_steps = 3;
+  EXPECT_THAT(FormatProgress(sample), HasSubstr("  skipped 3  eta 1m12s"));
+}
+
 TEST(FormatProgressTest, ShowsWhatIsUnknownAsDashes) {
   ProgressSample sample = Sample(1);
   const double nan = std::nan("");

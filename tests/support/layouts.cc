@@ -20,7 +20,8 @@ Outcome Compute(const RunConfig& config, const ProcessMesh& mesh) {
   outcome.importance_loss = result.importance_loss;
   outcome.load_loss = result.load_loss;
   outcome.router_z_loss = result.router_z_loss;
-  outcome.gradient_norm = GlobalGradientNorm(trainer.buffers(), trainer.buckets(), *mesh.world);
+  outcome.gradient_norm =
+      GlobalGradientNorm(trainer.buffers(), trainer.buckets(), *mesh.world).item<double>();
   if (config.optimizer().zero1()) {
     for (const GradientBucket& bucket : trainer.buckets())
       bucket.group->AllGatherParts(bucket.In(trainer.buffers()[bucket.buffer].gradients()));

@@ -74,6 +74,21 @@ class Benchmarks(unittest.TestCase):
         self.assertRegex(done.stdout, r"(?m)^dense +\d+\.\d +\d+\.\d +\d+\.\d ")
         self.assertRegex(done.stdout, r"(?m)^time a token, moe / dense: \d+\.\d{4} \(quartiles \d")
 
+    def test_comparison_of_the_replicas_is_timed_on_request(self):
+        arguments = ["bench_train_step", "--drift_check", "--kind=dense,moe", "--set=train.drift_check_every=50", *SMALL]
+        _, lines = self.lines(program(*arguments, "--json", ranks=2))
+        for result in [line for line in lines if "kind" in line]:
+            check = result["drift_check"]
+            self.assertEqual(check["every"], 50)
+            self.assertGreater(check["seconds"], 0)
+            steps = 50 * result["batch"] * result["sequence"] / result["tokens_per_second"]
+            self.assertAlmostEqual(check["share_of_steps"] * steps / check["seconds"], 1, places=6)
+        done = program(*arguments, ranks=2)
+        self.assertRegex(done.stdout, r"(?m)^comparison of the replicas, moe: \d+\.\d+ ms, \d+\.\d+ % of the time of 50 steps$")
+        self.fails(64, "at least 2", program(*arguments))
+        self.fails(64, "--evaluation", program(*arguments, "--evaluation", ranks=2))
+        self.fails(64, "is 0", program(*arguments, "--set=train.drift_check_every=0", ranks=2))
+
     def test_evaluation_is_timed_too(self):
         for ranks in (1, 2):
             machine, lines = self.lines(program("bench_train_step", "--json", "--evaluation", "--kind=moe,hyper", *SMALL, ranks=ranks))

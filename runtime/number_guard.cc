@@ -1,0 +1,61 @@
+#include "runtime/number_guard.h"
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "parallel/bad_gradients.h"
+#include "parallel/replica_check.h"
+
+namespace hypermoe {
+namespace {
+
+// "; not finite on the way forward: rank 2", where that is known.
+std::string OriginText(bool own_losses_finite, Communicator& world) {
+  const std::vector<std::string> finite = world.AllGatherText(own_losses_finite ? "y" : "n");
+  std::vector<size_t> ranks;
+  for (size_t rank = 0; rank < finite.size(); ++rank) {
+    if (finite[rank] == "n") ranks.push_back(rank);
+  }
+  if (ranks.empty()) return "";
+  return absl::StrCat("; losses are not finite on ", ranks.size() == 1 ? "rank " : "ranks ",
+                      absl::StrJoin(ranks, ", "));
+}
+
+}  // namespace
+
+absl::Status NumberGuard::CheckStep(int64_t taken, const StepResult& result) {
+  skipped_in_a_row_ = result.skipped ? skipped_in_a_row_ + 1 : 0;
+  if (skipped_in_a_row_ > config_.max_skipped_steps()) return TooManySkipped(taken, result);
+  const int64_t every = config_.drift_check_every();
+  return every > 0 && taken % every == 0 ? CheckReplicas(taken) : absl::OkStatus();
+}
+
+absl::Status NumberGuard::TooManySkipped(int64_t taken, const StepResult& result) {
+  const std::string tensor = FirstBadGradient(trainer_.buffers(), trainer_.buckets(), *mesh_.world);
+  return InternalError(absl::StrCat(
+      absl::StrFormat("step %d: loss %g, gradient norm %g: skipped, as the %d before it "
+                      "(train.max_skipped_steps allows %d in a row)",
+                      taken, result.loss, result.gradient_norm, skipped_in_a_row_ - 1,
+                      config_.max_skipped_steps()),
+      tensor.empty() ? "; all gradients are finite"
+                     : absl::StrCat("; the first gradient that is not finite is that of ", tensor),
+      OriginText(trainer_.own_losses_finite(), *mesh_.world),
+      ": training has diverged; nothing has been saved since. Lower optimizer.learning_rate and go "
+      "on from the last checkpoint"));
+}
+
+absl::Status NumberGuard::CheckReplicas(int64_t taken) {
+  if (config_.drift_check_every() == 0 || compared_ == taken) return absl::OkStatus();
+  compared_ = taken;
+  const std::string drift = FindDrift(trainer_.buffers(), trainer_.optimizer(), mesh_);
+  if (drift.empty()) return absl::OkStatus();
+  return InternalError(absl::StrCat(
+      "step ", taken, ": ranks that must hold the same values do not: ", drift,
+      ". Nothing has been saved since the last comparison that found none; look for faulty memory "
+      "on the machine of that rank, and go on from the last checkpoint"));
+}
+
+}  // namespace hypermoe
