@@ -11,8 +11,8 @@
 namespace hypermoe {
 namespace {
 
-// As many as a model may have. On a GPU their counts stand in shared memory.
-constexpr int64_t kMostExperts = 4096;
+// As many as a model may have, and one. On a GPU their counts stand in shared memory.
+constexpr int64_t kMostExperts = 4097;
 // On a GPU positions are 32 bits wide.
 constexpr int64_t kMostChoices = std::numeric_limits<int32_t>::max() - kExpertOrderTile;
 

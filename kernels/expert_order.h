@@ -19,10 +19,11 @@ struct ExpertOrder {
   at::Tensor counts;
 };
 
-// expert_ids_C: int64 on any device; 1 <= num_experts <= 4096. Choices of the same expert keep
-// their order. Throws c10::Error for arguments that do not fit, and on the CPU for an id outside
-// [0, N); on a GPU such ids are counted instead, so that the call does not wait for it. The same
-// results every time, for any number of threads.
+// expert_ids_C: int64 on any device; 1 <= num_experts <= 4097, one more than a model may have, for
+// choices that are of none. Choices of the same expert keep their order. Throws c10::Error for
+// arguments that do not fit, and on the CPU for an id outside [0, N); on a GPU such ids are counted
+// instead, so that the call does not wait for it. The same results every time, for any number of
+// threads.
 ExpertOrder OrderByExpert(const at::Tensor& expert_ids_C, int64_t num_experts);
 
 }  // namespace hypermoe

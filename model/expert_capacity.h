@@ -18,6 +18,11 @@ namespace hypermoe {
 at::Tensor ChoicesTaken(const at::Tensor& expert_ids_TK, int64_t num_rows, int64_t num_experts,
                         const CapacityConfig& config);
 
+// The same, if there is a limit, in operators that the ids' device is given, so that no host waits
+// for it: how ChoicesTaken works on a GPU. A counting loop is faster on the CPU.
+at::Tensor ChoicesTakenOnDevice(const at::Tensor& expert_ids_TK, int64_t num_rows,
+                                int64_t num_experts, const CapacityConfig& config);
+
 // Rows of a capacity group, which must lie on one rank: 1 where rows do not matter to each other; 0
 // stands for all rows of a pass.
 int64_t CapacityGroupRows(const CapacityConfig& config);

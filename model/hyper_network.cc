@@ -10,9 +10,13 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <numeric>
 #include <string>
+#include <utility>
 
+#include "kernels/expert_order.h"
 #include "kernels/grouped_ffn.h"
+#include "kernels/host_read.h"
 #include "kernels/select_rows.h"
 #include "model/gated_rows.h"
 
@@ -36,7 +40,8 @@ at::Tensor ApplyNetworks(const at::Tensor& sorted_TD, const std::vector<int64_t>
 }
 
 std::vector<int64_t> ToVector(const at::Tensor& counts) {
-  const at::Tensor on_host = counts.cpu();
+  HostRead read(counts);
+  const at::Tensor& on_host = read.Wait();
   const int64_t* data = on_host.const_data_ptr<int64_t>();
   return {data, data + on_host.numel()};
 }
@@ -164,30 +169,36 @@ at::Tensor HyperNetwork::ApplyGrouped(const at::Tensor& sorted_TD,
 at::Tensor HyperNetwork::ApplySelections(const at::Tensor& x_TD, const at::Tensor& numbers_T,
                                          int64_t layer) {
   TORCH_CHECK(selections_.has_value(), "HyperExperts do not depend on selections alone");
+  const auto [experts, rows_per_network, chosen_R] =
+      catalogue_size_ > 0 ? ChosenOfCatalogue(numbers_T, layer) : ChosenGenerated(numbers_T, layer);
+  const at::Tensor y_RD = ApplyNetworks(SelectRows(x_TD, chosen_R), rows_per_network, experts);
+  return Scaled(at::zeros_like(x_TD.detach()).index_copy(0, chosen_R, y_RD), layer);
+}
+
+HyperNetwork::Chosen HyperNetwork::ChosenOfCatalogue(const at::Tensor& numbers_T, int64_t layer) {
+  Prepare();
+  // Rows without a HyperExpert go behind all others.
+  const ExpertOrder order =
+      OrderByExpert((numbers_T - catalogue_begin_).masked_fill(numbers_T.lt(0), catalogue_size_),
+                    catalogue_size_ + 1);
+  std::vector<int64_t> rows_per_network = ToVector(order.counts);
+  rows_per_network.resize(static_cast<size_t>(catalogue_size_));
+  const int64_t rows =
+      std::accumulate(rows_per_network.begin(), rows_per_network.end(), int64_t{0});
+  return {LeavesOf(layer), std::move(rows_per_network), order.order_C.narrow(0, 0, rows)};
+}
+
+HyperNetwork::Chosen HyperNetwork::ChosenGenerated(const at::Tensor& numbers_T,
+                                                   int64_t layer) const {
   const auto [sorted_T, order_T] = at::sort(numbers_T, /*stable=*/true, 0, /*descending=*/false);
   const int64_t skipped = numbers_T.lt(0).sum().item<int64_t>();
   const int64_t rows = numbers_T.numel() - skipped;
   const auto [numbers_M, unused, counts_M] =
       at::_unique2(sorted_T.narrow(0, skipped, rows), /*sorted=*/true, /*return_inverse=*/false,
                    /*return_counts=*/true);
-  HyperExperts experts;
-  std::vector<int64_t> rows_per_network;
-  if (catalogue_size_ > 0) {
-    Prepare();
-    experts = LeavesOf(layer);
-    rows_per_network.assign(static_cast<size_t>(catalogue_size_), 0);
-    const std::vector<int64_t> numbers = ToVector(numbers_M), counts = ToVector(counts_M);
-    for (size_t i = 0; i < numbers.size(); ++i) {
-      rows_per_network[static_cast<size_t>(numbers[i] - catalogue_begin_)] = counts[i];
-    }
-  } else {
-    const at::Tensor weights_MN = generator_->WeightsOfSelections(selections_->Members(numbers_M));
-    experts = generator_->Generate(generator_->HiddenOfWeights(weights_MN, layer), layer);
-    rows_per_network = ToVector(counts_M);
-  }
-  const at::Tensor chosen_R = order_T.narrow(0, skipped, rows);
-  const at::Tensor y_RD = ApplyNetworks(SelectRows(x_TD, chosen_R), rows_per_network, experts);
-  return Scaled(at::zeros_like(x_TD.detach()).index_copy(0, chosen_R, y_RD), layer);
+  const at::Tensor weights_MN = generator_->WeightsOfSelections(selections_->Members(numbers_M));
+  return {generator_->Generate(generator_->HiddenOfWeights(weights_MN, layer), layer),
+          ToVector(counts_M), order_T.narrow(0, skipped, rows)};
 }
 
 at::Tensor HyperNetwork::HiddenPerToken(const at::Tensor& x_TD, const RoutingResult& decision,

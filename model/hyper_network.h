@@ -95,11 +95,22 @@ class HyperNetwork {
     std::vector<at::Tensor> leaves;
   };
 
+  // HyperExperts, the rows that they are applied to, and how many of those each has.
+  struct Chosen {
+    HyperExperts experts;
+    std::vector<int64_t> rows_per_network;
+    at::Tensor rows_R;  // int64, grouped by HyperExpert
+  };
+
   void MakeBaked(const ModelConfig& model, const std::vector<int64_t>& sparse_layers,
                  ParameterFactory& factory);
   void Generate();
   HyperExperts LeavesOf(int64_t layer) const;
   bool IsCurrent() const;
+  // Of rows with the numbers of their selections: of those generated once per step, and those
+  // generated for this pass.
+  Chosen ChosenOfCatalogue(const at::Tensor& numbers_T, int64_t layer);
+  Chosen ChosenGenerated(const at::Tensor& numbers_T, int64_t layer) const;
   at::Tensor HiddenPerToken(const at::Tensor& x_TD, const RoutingResult& decision,
                             int64_t layer) const;
   at::Tensor ApplyPerToken(const at::Tensor& x_TD, const at::Tensor& k_TQ, int64_t layer) const;

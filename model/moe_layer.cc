@@ -7,7 +7,10 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
+#include <utility>
+
 #include "kernels/combine_rows.h"
+#include "kernels/host_read.h"
 #include "kernels/select_rows.h"
 #include "model/config_values.h"
 #include "model/expert_capacity.h"
@@ -53,13 +56,10 @@ at::Tensor MoeLayer::Forward(const at::Tensor& x_TD, const MoePass& pass,
   MoeRecord* record = pass.record != nullptr ? pass.record : &own_record;
   const RoutingResult decision = Route(x_TD, pass, record);
   routing->push_back(decision);
-  const at::Tensor y_TD =
-      AtOwner() ? ApplyAtOwner(x_TD, decision, record) : ApplyAtSource(x_TD, decision, record);
-  const at::Tensor side_TD = side_.Forward(x_TD);
-  return side_TD.defined() ? y_TD + side_TD : y_TD;
+  return AtOwner() ? ApplyAtOwner(x_TD, decision, record) : ApplyAtSource(x_TD, decision, record);
 }
 
-// Chooses experts and makes the dispatch plan, or takes both from the record.
+// Chooses experts and starts the dispatch plan, or takes both from the record.
 RoutingResult MoeLayer::Route(const at::Tensor& x_TD, const MoePass& pass,
                               MoeRecord* record) const {
   RoutingResult decision = router_.Forward(x_TD, pass.noise, record->expert_ids_TK);
@@ -67,8 +67,8 @@ RoutingResult MoeLayer::Route(const at::Tensor& x_TD, const MoePass& pass,
     record->expert_ids_TK = decision.expert_ids_TK;
     record->taken_TK = ChoicesTaken(decision.expert_ids_TK, pass.num_rows,
                                     parts_.dispatcher->num_experts(), pass.capacity);
-    record->plan = parts_.dispatcher->MakePlan(decision.expert_ids_TK.flatten(),
-                                               ChoicesSent(record->taken_TK));
+    record->plan = parts_.dispatcher->StartPlan(decision.expert_ids_TK.flatten(),
+                                                ChoicesSent(record->taken_TK));
   }
   decision.taken_TK = record->taken_TK;
   return decision;
@@ -87,8 +87,12 @@ at::Tensor MoeLayer::ChoicesSent(const at::Tensor& taken_TK) const {
   return sent_TK.flatten();
 }
 
-at::Tensor MoeLayer::Dispatch(const at::Tensor& sent_SD, MoeRecord* record) const {
-  const at::Tensor rows_RD = parts_.dispatcher->Dispatch(sent_SD, record->plan, record->received);
+RowsUnderWay MoeLayer::StartDispatch(const at::Tensor& sent_SD, MoeRecord* record) const {
+  return parts_.dispatcher->StartDispatch(sent_SD, record->plan, record->received);
+}
+
+at::Tensor MoeLayer::FinishDispatch(RowsUnderWay rows, MoeRecord* record) const {
+  const at::Tensor rows_RD = parts_.dispatcher->FinishDispatch(std::move(rows));
   if (parts_.dispatcher->exchanges()) record->received = rows_RD;
   return rows_RD;
 }
@@ -110,32 +114,40 @@ at::Tensor MoeLayer::HyperFactor(const RoutingResult& decision) const {
   return factor_T1.defined() ? factor_T1 * kept_T1 : kept_T1.to(decision.gate_TK.scalar_type());
 }
 
-// The gates, and the HyperExpert if there is one, act on the token's own rank.
+// Undefined without HyperExperts. The rows return to their places with those of the experts if they
+// are in expert order.
+at::Tensor MoeLayer::HyperAtSource(const at::Tensor& x_TD, const at::Tensor& sorted_CD,
+                                   const RoutingResult& decision,
+                                   const std::shared_ptr<const DispatchPlan>& plan) const {
+  if (parts_.hyper == nullptr) return {};
+  const at::Tensor factor_T1 = HyperFactor(decision);
+  if (!InExpertOrder(decision.gate_TK.size(1))) {
+    return ScaleRows(parts_.hyper->Apply(x_TD, decision, parts_.sparse_index), factor_T1);
+  }
+  return ScaleRows(
+      parts_.hyper->ApplyGrouped(sorted_CD, plan->rows_per_expert, parts_.sparse_index),
+      factor_T1.defined() ? parts_.dispatcher->Permute(factor_T1, plan) : factor_T1);
+}
+
+// The gates, and the HyperExpert if there is one, act on the token's own rank. So does a shared
+// expert or adapter. They are computed while the tokens are on their way to the experts, in
+// backward while the gradients come back.
 at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
                                    MoeRecord* record) const {
   const TokenDispatcher& dispatcher = *parts_.dispatcher;
-  const std::shared_ptr<const DispatchPlan>& plan = record->plan;
+  const std::shared_ptr<DispatchPlan>& plan = record->plan;
   const int64_t top_k = decision.gate_TK.size(1);
   const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
-  const at::Tensor rows_RD = Dispatch(dispatcher.Select(sorted_CD, plan), record);
+  dispatcher.FinishPlan(*plan);
+  RowsUnderWay rows = StartDispatch(dispatcher.Select(sorted_CD, plan), record);
+  const at::Tensor hyper_TD = HyperAtSource(x_TD, sorted_CD, decision, plan);
+  const at::Tensor side_TD = side_.Forward(x_TD);
+  const at::Tensor rows_RD = FinishDispatch(std::move(rows), record);
   const at::Tensor back_SD = Combine(RunExperts(rows_RD, plan->rows_per_local_expert), record);
-  const at::Tensor expert_CD = dispatcher.Restore(back_SD, plan);
-  const at::Tensor factor_T1 = HyperFactor(decision);
-  if (top_k == 1 && (parts_.hyper == nullptr || parts_.hyper->by_expert())) {
-    // Sorted by expert is sorted by HyperExpert: their rows return to their places together.
-    at::Tensor hyper_TD;
-    if (parts_.hyper != nullptr) {
-      hyper_TD = ScaleRows(
-          parts_.hyper->ApplyGrouped(sorted_CD, plan->rows_per_expert, parts_.sparse_index),
-          factor_T1.defined() ? dispatcher.Permute(factor_T1, plan) : factor_T1);
-    }
-    return CombineRows(expert_CD, decision.gate_TK, PositionsOf(*plan), hyper_TD, BaseOrder::kRows);
-  }
-  at::Tensor hyper_TD;
-  if (parts_.hyper != nullptr) {
-    hyper_TD = ScaleRows(parts_.hyper->Apply(x_TD, decision, parts_.sparse_index), factor_T1);
-  }
-  return CombineRows(expert_CD, decision.gate_TK, PositionsOf(*plan), hyper_TD, BaseOrder::kTokens);
+  const at::Tensor y_TD =
+      CombineRows(dispatcher.Restore(back_SD, plan), decision.gate_TK, PositionsOf(*plan), hyper_TD,
+                  InExpertOrder(top_k) ? BaseOrder::kRows : BaseOrder::kTokens);
+  return side_TD.defined() ? y_TD + side_TD : y_TD;
 }
 
 // Both act where experts are: the HyperExpert with the first choice. What they need travels with
@@ -145,7 +157,7 @@ at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& 
 at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& decision,
                                   MoeRecord* record) const {
   const TokenDispatcher& dispatcher = *parts_.dispatcher;
-  const std::shared_ptr<const DispatchPlan>& plan = record->plan;
+  const std::shared_ptr<DispatchPlan>& plan = record->plan;
   const int64_t tokens = x_TD.size(0), width = x_TD.size(1), top_k = decision.gate_TK.size(1);
   const at::Tensor gate_TK =
       decision.taken_TK.defined() ? decision.gate_TK * decision.taken_TK : decision.gate_TK;
@@ -160,9 +172,10 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
   const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
   const at::Tensor gates_CG =
       dispatcher.Permute(columns.size() == 1 ? columns[0] : at::cat(columns, 1), plan);
+  dispatcher.FinishPlan(*plan);
   const at::Tensor sent_SD = dispatcher.Select(AttachGates(sorted_CD, gates_CG), plan);
-  const auto [rows_RD, gates_RG] =
-      DetachGates(Dispatch(sent_SD, record), width, gates_CG.scalar_type());
+  const auto [rows_RD, gates_RG] = DetachGates(
+      FinishDispatch(StartDispatch(sent_SD, record), record), width, gates_CG.scalar_type());
 
   at::Tensor hyper_RD =
       top_k == 1
@@ -189,8 +202,8 @@ at::Tensor MoeLayer::RunExperts(const at::Tensor& rows_RD,
 // Zero where the gate is: that of an expert which has room is not, or adds nothing.
 at::Tensor MoeLayer::RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,
                                           const DispatchPlan& plan) const {
-  // Read by the host once.
-  const at::Tensor taken_R = gate_R1.detach().squeeze(1).ne(0).cpu();
+  HostRead read(gate_R1.detach().squeeze(1).ne(0));
+  const at::Tensor& taken_R = read.Wait();
   std::vector<int64_t> taken_per_expert;
   for (const at::Tensor& expert_rows : taken_R.split_with_sizes(plan.rows_per_local_expert)) {
     taken_per_expert.push_back(expert_rows.sum().item<int64_t>());

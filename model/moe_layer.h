@@ -33,7 +33,7 @@ struct SparseParts {
 // backward, without choosing experts or sending anything.
 struct MoeRecord {
   at::Tensor expert_ids_TK, taken_TK;
-  std::shared_ptr<const DispatchPlan> plan;  // null: nothing recorded yet
+  std::shared_ptr<DispatchPlan> plan;  // null: nothing recorded yet
   // What came to the experts held here, and back from the experts chosen; where nothing travels,
   // undefined.
   at::Tensor received, returned;
@@ -66,13 +66,21 @@ class MoeLayer {
   RoutingResult Route(const at::Tensor& x_TD, const MoePass& pass, MoeRecord* record) const;
   at::Tensor ChoicesSent(const at::Tensor& taken_TK) const;
   // The dispatcher's exchanges, recorded or taken from the record.
-  at::Tensor Dispatch(const at::Tensor& sent_SD, MoeRecord* record) const;
+  RowsUnderWay StartDispatch(const at::Tensor& sent_SD, MoeRecord* record) const;
+  at::Tensor FinishDispatch(RowsUnderWay rows, MoeRecord* record) const;
   at::Tensor Combine(const at::Tensor& rows_RD, MoeRecord* record) const;
   at::Tensor ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
                            MoeRecord* record) const;
   at::Tensor ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& decision,
                           MoeRecord* record) const;
   at::Tensor HyperFactor(const RoutingResult& decision) const;
+  // Whether HyperExperts see rows by the expert that their token has chosen, or no HyperExpert is.
+  bool InExpertOrder(int64_t top_k) const {
+    return top_k == 1 && (parts_.hyper == nullptr || parts_.hyper->by_expert());
+  }
+  at::Tensor HyperAtSource(const at::Tensor& x_TD, const at::Tensor& sorted_CD,
+                           const RoutingResult& decision,
+                           const std::shared_ptr<const DispatchPlan>& plan) const;
   at::Tensor RunExperts(const at::Tensor& rows_RD,
                         const std::vector<int64_t>& rows_per_expert) const;
   at::Tensor RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,

@@ -1,6 +1,10 @@
 #include "model/selections.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/sort.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -37,22 +41,20 @@ Selections::Selections(int64_t num_experts, int64_t top_k)
       binomial_[k][n] = std::min(kMaxSelections * 2, binomial_[k - 1][n - 1] + binomial_[k][n - 1]);
     }
   }
+  shares_ = at::empty({top_k * (num_experts + 1)}, at::kLong);
+  int64_t* share = shares_.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < top_k; ++i) {
+    share = std::copy(binomial_[i + 1].begin(), binomial_[i + 1].end(), share);
+  }
 }
 
 at::Tensor Selections::NumberOf(const at::Tensor& expert_ids_TK) const {
   if (top_k_ == 1) return expert_ids_TK.flatten();
-  const at::Tensor dense_TK = expert_ids_TK.cpu().contiguous();
-  const int64_t* ids = dense_TK.const_data_ptr<int64_t>();
-  at::Tensor numbers_T = at::empty({dense_TK.size(0)}, at::kLong);
-  int64_t* numbers = numbers_T.mutable_data_ptr<int64_t>();
-  std::vector<int64_t> members(static_cast<size_t>(top_k_));
-  for (int64_t t = 0; t < dense_TK.size(0); ++t) {
-    std::copy_n(ids + t * top_k_, top_k_, members.begin());
-    std::sort(members.begin(), members.end());
-    numbers[t] = 0;
-    for (int64_t i = 0; i < top_k_; ++i) numbers[t] += binomial_[i + 1][members[i]];
-  }
-  return numbers_T.to(expert_ids_TK.device());
+  if (shares_.device() != expert_ids_TK.device()) shares_ = shares_.to(expert_ids_TK.device());
+  const at::Tensor members_TK = std::get<0>(at::sort(expert_ids_TK, 1));
+  const at::Tensor index_TK =
+      members_TK + at::arange(top_k_, members_TK.options()) * (num_experts_ + 1);
+  return at::index_select(shares_, 0, index_TK.flatten()).view_as(index_TK).sum(1);
 }
 
 at::Tensor Selections::Members(const at::Tensor& numbers_M) const {

@@ -31,6 +31,9 @@ class Selections {
   int64_t num_experts_, top_k_, count_;
   // The combinatorial number system: a set c_1 < ... < c_K has number sum_i C(c_i, i).
   std::vector<std::vector<int64_t>> binomial_;  // [K + 1][N + 1]
+  // int64 [K (N + 1)]: what the i-th smallest member adds to the number of its selection. Where it
+  // was used last, so that a GPU is given it once.
+  mutable at::Tensor shares_;
 };
 
 }  // namespace hypermoe

@@ -1,6 +1,9 @@
 #include "parallel/communicator.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include <algorithm>
 
 #include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
@@ -56,13 +59,34 @@ class Communicator::Metered {
   double begin_;
 };
 
+// Tensors that messages under way use. If nobody has seen those done (an exception ended the step),
+// their memory must stay.
+class KeptTensors {
+ public:
+  explicit KeptTensors(std::vector<at::Tensor> tensors) : tensors_(std::move(tensors)) {}
+  ~KeptTensors() {
+    if (!tensors_.empty()) new std::vector<at::Tensor>(std::move(tensors_));
+  }
+  KeptTensors(const KeptTensors&) = delete;
+  KeptTensors& operator=(const KeptTensors&) = delete;
+
+  void Release() { tensors_.clear(); }
+
+ private:
+  std::vector<at::Tensor> tensors_;
+};
+
 // Puts the wait into the ledger too; the call and its bytes are counted at the start.
-class Communicator::MeteredReduction final : public PendingReduction {
+class Communicator::MeteredPending final : public PendingCollective {
  public:
   // `number`: of its start.
-  MeteredReduction(Communicator& group, Collective kind, int64_t number,
-                   std::unique_ptr<PendingReduction> inner)
-      : group_(group), kind_(kind), number_(number), inner_(std::move(inner)) {}
+  MeteredPending(Communicator& group, Collective kind, int64_t number,
+                 std::unique_ptr<PendingCollective> inner, std::vector<at::Tensor> kept = {})
+      : group_(group),
+        kind_(kind),
+        number_(number),
+        inner_(std::move(inner)),
+        kept_(std::move(kept)) {}
   bool Test() override {
     return done_ || GoOn([&] { return inner_->Test(); });
   }
@@ -83,15 +107,31 @@ class Communicator::MeteredReduction final : public PendingReduction {
     } catch (const CommError& error) {
       group_.Fail(CollectiveName(kind_), error.what());
     }
-    if (done_) MarkProgress();
+    if (done_) {
+      kept_.Release();
+      MarkProgress();
+    }
     return done_;
   }
 
   Communicator& group_;
   Collective kind_;
   int64_t number_;
-  std::unique_ptr<PendingReduction> inner_;
+  std::unique_ptr<PendingCollective> inner_;
+  KeptTensors kept_;
   bool done_ = false;
+};
+
+// From `rows` into `received`; the argument checks have been made.
+struct Communicator::Exchange {
+  const char* call;
+  Collective kind;
+  at::Tensor rows, received;
+  std::vector<int64_t> send_rows, recv_rows;
+  int64_t row_bytes = 0;
+  bool equal = false;
+
+  int64_t BytesToOthers(int rank) const { return (rows.size(0) - send_rows[rank]) * row_bytes; }
 };
 
 void Communicator::Fail(const std::string& call, const std::string& what) const {
@@ -145,21 +185,21 @@ int64_t Communicator::OperandBytes(const at::Tensor& tensor) const {
   return size_ > 1 ? static_cast<int64_t>(tensor.nbytes()) : 0;
 }
 
-std::unique_ptr<PendingReduction> Communicator::StartReduction(const char* call,
-                                                               const at::Tensor& tensor,
-                                                               bool scatter) {
+std::unique_ptr<PendingCollective> Communicator::StartReduction(const char* call,
+                                                                const at::Tensor& tensor,
+                                                                bool scatter) {
   CheckTensor(call, tensor, /*reduction=*/true);
   const Collective kind = scatter ? Collective::kReduceScatter : Collective::kAllReduce;
   Metered metered(*this, kind, OperandBytes(tensor));
-  return std::make_unique<MeteredReduction>(*this, kind, metered.number(),
-                                            DoStartReduction(tensor, scatter));
+  return std::make_unique<MeteredPending>(*this, kind, metered.number(),
+                                          DoStartReduction(tensor, scatter));
 }
 
-std::unique_ptr<PendingReduction> Communicator::StartAllReduceSum(const at::Tensor& tensor) {
+std::unique_ptr<PendingCollective> Communicator::StartAllReduceSum(const at::Tensor& tensor) {
   return StartReduction("StartAllReduceSum", tensor, /*scatter=*/false);
 }
 
-std::unique_ptr<PendingReduction> Communicator::StartReduceScatterSum(const at::Tensor& flat) {
+std::unique_ptr<PendingCollective> Communicator::StartReduceScatterSum(const at::Tensor& flat) {
   return StartReduction("StartReduceScatterSum", flat, /*scatter=*/true);
 }
 
@@ -190,66 +230,129 @@ int64_t Communicator::RowNumel(const at::Tensor& rows) {
   return numel;
 }
 
-void Communicator::DoAllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
-                                  const at::Tensor& received, const std::vector<int64_t>& recv_rows,
-                                  bool /*equal*/) {
-  DoAllToAll(rows.const_data_ptr(), send_rows, received.mutable_data_ptr(), recv_rows,
-             RowNumel(rows) * static_cast<int64_t>(rows.element_size()));
+std::unique_ptr<PendingCollective> Communicator::DoStartAllToAllRows(
+    const at::Tensor& rows, const std::vector<int64_t>& send_rows, const at::Tensor& received,
+    const std::vector<int64_t>& recv_rows, bool /*equal*/) {
+  return DoStartAllToAll(rows.const_data_ptr(), send_rows, received.mutable_data_ptr(), recv_rows,
+                         RowNumel(rows) * static_cast<int64_t>(rows.element_size()));
 }
 
-at::Tensor Communicator::Exchange(const char* call, const at::Tensor& rows,
-                                  const std::vector<int64_t>& send_rows,
-                                  const std::vector<int64_t>& recv_rows, bool equal) {
+Communicator::Exchange Communicator::CheckedExchange(const char* call, const at::Tensor& rows,
+                                                     const std::vector<int64_t>& send_rows,
+                                                     const std::vector<int64_t>& recv_rows,
+                                                     bool equal) const {
   const int64_t num_sent = CheckRowCounts(call, "send_rows", send_rows);
   const int64_t num_received = CheckRowCounts(call, "recv_rows", recv_rows);
   if (rows.dim() == 0 || rows.size(0) != num_sent) {
     Fail(call, "send_rows add up to " + std::to_string(num_sent) + ", but the tensor has " +
                    std::to_string(rows.dim() == 0 ? 0 : rows.size(0)) + " rows");
   }
-  const int64_t own_rows = send_rows[rank_];
-  if (own_rows != recv_rows[rank_]) {
-    Fail(call, "this rank sends itself " + std::to_string(own_rows) + " rows but expects " +
+  if (send_rows[rank_] != recv_rows[rank_]) {
+    Fail(call, "this rank sends itself " + std::to_string(send_rows[rank_]) + " rows but expects " +
                    std::to_string(recv_rows[rank_]) + " from itself");
   }
   std::vector<int64_t> shape = rows.sizes().vec();
   shape[0] = num_received;
   const int64_t row_bytes = RowNumel(rows) * static_cast<int64_t>(rows.element_size());
+  return {call,      Collective::kAllToAll,
+          rows,      at::empty(shape, rows.options()),
+          send_rows, recv_rows,
+          row_bytes, equal};
+}
 
-  Metered metered(*this, Collective::kAllToAll, (num_sent - own_rows) * row_bytes);
-  at::Tensor received = at::empty(shape, rows.options());
-  DoAllToAllRows(rows, send_rows, received, recv_rows, equal);
-  return received;
+Communicator::Exchange Communicator::UnevenExchange(const char* call, const at::Tensor& rows,
+                                                    const std::vector<int64_t>& send_rows,
+                                                    const std::vector<int64_t>& recv_rows) const {
+  CheckTensor(call, rows, /*reduction=*/false);
+  return CheckedExchange(call, rows, send_rows, recv_rows, /*equal=*/false);
+}
+
+Communicator::Exchange Communicator::EqualExchange(const char* call, const at::Tensor& rows) const {
+  CheckTensor(call, rows, /*reduction=*/false);
+  if (rows.dim() == 0 || rows.size(0) % size_ != 0) {
+    Fail(call, std::to_string(rows.dim() == 0 ? 0 : rows.size(0)) +
+                   " rows cannot be cut into one equal part per rank");
+  }
+  const std::vector<int64_t> parts(size_, rows.size(0) / size_);
+  return CheckedExchange(call, rows, parts, parts, /*equal=*/true);
+}
+
+Communicator::Exchange Communicator::CountExchange(const char* call,
+                                                   const std::vector<int64_t>& counts) const {
+  if (counts.size() % static_cast<size_t>(size_) != 0) {
+    Fail(call,
+         std::to_string(counts.size()) + " counts cannot be cut into one equal part per rank");
+  }
+  const std::vector<int64_t> parts(size_, static_cast<int64_t>(counts.size()) / size_);
+  const at::Tensor sent = at::empty({static_cast<int64_t>(counts.size())}, at::kLong);
+  std::copy(counts.begin(), counts.end(), sent.mutable_data_ptr<int64_t>());
+  return {call,
+          Collective::kAllToAllCounts,
+          sent,
+          at::empty_like(sent),
+          parts,
+          parts,
+          sizeof(int64_t),
+          /*equal=*/true};
+}
+
+std::unique_ptr<PendingCollective> Communicator::Issue(const Exchange& exchange) {
+  if (exchange.kind == Collective::kAllToAllCounts) {
+    return DoStartAllToAll(exchange.rows.const_data_ptr(), exchange.send_rows,
+                           exchange.received.mutable_data_ptr(), exchange.recv_rows,
+                           exchange.row_bytes);
+  }
+  return DoStartAllToAllRows(exchange.rows, exchange.send_rows, exchange.received,
+                             exchange.recv_rows, exchange.equal);
+}
+
+at::Tensor Communicator::Run(const Exchange& exchange) {
+  Metered metered(*this, exchange.kind, exchange.BytesToOthers(rank_));
+  KeptTensors kept({exchange.rows, exchange.received});
+  const std::unique_ptr<PendingCollective> pending = Issue(exchange);
+  try {
+    pending->Wait();
+  } catch (const CommError& error) {
+    Fail(exchange.call, error.what());
+  }
+  kept.Release();
+  return exchange.received;
+}
+
+StartedExchange Communicator::Start(const Exchange& exchange) {
+  Metered metered(*this, exchange.kind, exchange.BytesToOthers(rank_));
+  return {exchange.received, std::make_unique<MeteredPending>(
+                                 *this, exchange.kind, metered.number(), Issue(exchange),
+                                 std::vector<at::Tensor>{exchange.rows, exchange.received})};
 }
 
 at::Tensor Communicator::AllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
                                       const std::vector<int64_t>& recv_rows) {
-  CheckTensor("AllToAllRows", rows, /*reduction=*/false);
-  return Exchange("AllToAllRows", rows, send_rows, recv_rows, /*equal=*/false);
+  return Run(UnevenExchange("AllToAllRows", rows, send_rows, recv_rows));
+}
+
+StartedExchange Communicator::StartAllToAllRows(const at::Tensor& rows,
+                                                const std::vector<int64_t>& send_rows,
+                                                const std::vector<int64_t>& recv_rows) {
+  return Start(UnevenExchange("StartAllToAllRows", rows, send_rows, recv_rows));
 }
 
 at::Tensor Communicator::AllToAllEqualRows(const at::Tensor& rows) {
-  constexpr const char* kCall = "AllToAllEqualRows";
-  CheckTensor(kCall, rows, /*reduction=*/false);
-  if (rows.dim() == 0 || rows.size(0) % size_ != 0) {
-    Fail(kCall, std::to_string(rows.dim() == 0 ? 0 : rows.size(0)) +
-                    " rows cannot be cut into one equal part per rank");
-  }
-  const std::vector<int64_t> parts(size_, rows.size(0) / size_);
-  return Exchange(kCall, rows, parts, parts, /*equal=*/true);
+  return Run(EqualExchange("AllToAllEqualRows", rows));
+}
+
+StartedExchange Communicator::StartAllToAllEqualRows(const at::Tensor& rows) {
+  return Start(EqualExchange("StartAllToAllEqualRows", rows));
 }
 
 std::vector<int64_t> Communicator::AllToAllCounts(const std::vector<int64_t>& counts) {
-  if (counts.size() % static_cast<size_t>(size_) != 0) {
-    Fail("AllToAllCounts",
-         std::to_string(counts.size()) + " counts cannot be cut into one equal part per rank");
-  }
-  const int64_t per_rank = static_cast<int64_t>(counts.size()) / size_;
-  constexpr int64_t kCountBytes = sizeof(int64_t);
-  Metered metered(*this, Collective::kAllToAllCounts, per_rank * (size_ - 1) * kCountBytes);
-  const std::vector<int64_t> parts(size_, per_rank);
-  std::vector<int64_t> received(counts.size());
-  DoAllToAll(counts.data(), parts, received.data(), parts, kCountBytes);
-  return received;
+  const at::Tensor received = Run(CountExchange("AllToAllCounts", counts));
+  const int64_t* data = received.const_data_ptr<int64_t>();
+  return {data, data + received.numel()};
+}
+
+StartedExchange Communicator::StartAllToAllCounts(const std::vector<int64_t>& counts) {
+  return Start(CountExchange("StartAllToAllCounts", counts));
 }
 
 std::vector<std::string> Communicator::AllGatherText(const std::string& text) {

@@ -4,9 +4,9 @@
 // arguments. Tensors are dense, contiguous, on the CPU or on device(), and of dtype float32,
 // float64, int64, bfloat16 or uint8 (reductions: the first three; on a GPU bfloat16 too).
 //
-// On the CPU each call but StartAllReduceSum and StartReduceScatterSum blocks until this rank's
-// part is done. On a GPU a collective is ordered as an operator is: after all that the current
-// stream has been given before, and before all that it is given next; the host waits for neither.
+// On the CPU each call but those that start something blocks until this rank's part is done. On a
+// GPU a collective is ordered as an operator is: after all that the current stream has been given
+// before, and before all that it is given next; the host waits for neither.
 //
 // Failures throw CommError. Not thread-safe, but for CheckTransport.
 #pragma once
@@ -46,8 +46,8 @@ const char* CollectiveName(Collective kind);
 
 // What one kind of collective has cost so far on this rank. `bytes` is the payload handed over for
 // other ranks: rows sent to others for all-to-all, the operand's size for reductions, broadcasts
-// and gathers; 0 in a group of one. `seconds` is the time this rank's host was kept: of a started
-// reduction its start and its wait.
+// and gathers; 0 in a group of one. `seconds` is the time this rank's host was kept: of what was
+// started its start and its wait.
 struct Traffic {
   int64_t calls = 0;
   int64_t bytes = 0;
@@ -59,22 +59,29 @@ struct CollectiveEvent {
   Collective kind;
   const std::string& group;
   int64_t bytes;
-  bool goes_on;  // with a reduction that has been started, and counted then
+  bool goes_on;  // with what has been started, and counted then
   double begin, end;
 };
 using CollectiveObserver = std::function<void(const CollectiveEvent&)>;
 
-// A reduction that has been started. Until it is done its tensor must be kept, and not be read or
-// written. On a GPU "done" means done for what the current stream is given after Wait.
-class PendingReduction {
+// A collective that has been started. Until it is done its tensors must be kept, the sent ones not
+// be written, and the others neither read nor written. On a GPU "done" means done for what the
+// current stream is given after Wait.
+class PendingCollective {
  public:
-  virtual ~PendingReduction() = default;
+  virtual ~PendingCollective() = default;
   // Goes on with what can be done without waiting; true once it is done. The transport moves data
   // only inside calls such as this one.
   virtual bool Test() = 0;
   // Blocks until it is done; on a GPU the current stream, not the host. Must be called before
   // destruction.
   virtual void Wait() = 0;
+};
+
+// An exchange that has been started. `pending` keeps what is sent and what is received.
+struct StartedExchange {
+  at::Tensor received;  // as the call that blocks returns it, once the exchange is done
+  std::unique_ptr<PendingCollective> pending;
 };
 
 class Communicator {
@@ -93,14 +100,14 @@ class Communicator {
   // Element-wise sum over the group, in place. The same bits on every rank and in every run at the
   // same size. (What NCCL keeps of the promises about bits stands in nccl_communicator.h.)
   void AllReduceSum(const at::Tensor& tensor);
-  // Starts the same sum. Reductions may be pending beside each other and beside other calls of the
-  // group; all ranks start them in the same order. Each element is summed in the order of the
-  // ranks, so its bits depend neither on how an array is cut into calls nor on whether it is
-  // scattered.
-  std::unique_ptr<PendingReduction> StartAllReduceSum(const at::Tensor& tensor);
+  // Starts the same sum. What has been started may be pending beside more of it and beside other
+  // calls of the group; all ranks start it in the same order. Each element is summed in the order
+  // of the ranks, so its bits depend neither on how an array is cut into calls nor on whether it
+  // is scattered.
+  std::unique_ptr<PendingCollective> StartAllReduceSum(const at::Tensor& tensor);
   // Starts a sum of which each rank gets its part of the flat tensor, RowsOfRank(numel, size,
   // rank), in place; the other elements are lost.
-  std::unique_ptr<PendingReduction> StartReduceScatterSum(const at::Tensor& flat);
+  std::unique_ptr<PendingCollective> StartReduceScatterSum(const at::Tensor& flat);
   // The opposite: gives everyone's part of the flat tensor to all, in place.
   void AllGatherParts(const at::Tensor& flat);
   // Element-wise maximum over the group, in place.
@@ -113,13 +120,18 @@ class Communicator {
   // sends here.
   at::Tensor AllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
                           const std::vector<int64_t>& recv_rows);
+  StartedExchange StartAllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
+                                    const std::vector<int64_t>& recv_rows);
   // The same exchange where every rank sends every rank equally many rows: rows.size(0) is a
   // multiple of size() and the same on all ranks. From its own counts alone a rank cannot know that
   // the others' are equal too, so the caller says it; what it buys is the transport's own call.
   at::Tensor AllToAllEqualRows(const at::Tensor& rows);
+  StartedExchange StartAllToAllEqualRows(const at::Tensor& rows);
   // Equal exchange of integers: counts.size() is a multiple of size(), the p-th part goes to rank
   // p; the result's p-th part came from rank p.
   std::vector<int64_t> AllToAllCounts(const std::vector<int64_t>& counts);
+  // The result as a tensor on the CPU.
+  StartedExchange StartAllToAllCounts(const std::vector<int64_t>& counts);
   // Everyone's text, by rank; lengths may differ. For messages and handshakes, not for data.
   std::vector<std::string> AllGatherText(const std::string& text);
   // Waits until all ranks' hosts have come here.
@@ -145,28 +157,33 @@ class Communicator {
   // The transport. Arguments have been checked; called also in a group of one.
   virtual void DoAllReduceSum(const at::Tensor& tensor) = 0;
   virtual void DoAllReduceMax(const at::Tensor& tensor) = 0;
-  virtual std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor& tensor,
-                                                             bool scatter) = 0;
+  virtual std::unique_ptr<PendingCollective> DoStartReduction(const at::Tensor& tensor,
+                                                              bool scatter) = 0;
   virtual void DoAllGatherParts(const at::Tensor& flat) = 0;
   virtual void DoBroadcast(const at::Tensor& tensor, int root) = 0;
-  // In the host's memory.
-  virtual void DoAllToAll(const void* send, const std::vector<int64_t>& send_rows, void* recv,
-                          const std::vector<int64_t>& recv_rows, int64_t row_bytes) = 0;
-  // From rows into received, wherever they lie. `equal`: AllToAllEqualRows. Unless overridden,
-  // DoAllToAll.
-  virtual void DoAllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
-                              const at::Tensor& received, const std::vector<int64_t>& recv_rows,
-                              bool equal);
+  // In the host's memory, which the caller keeps.
+  virtual std::unique_ptr<PendingCollective> DoStartAllToAll(const void* send,
+                                                             const std::vector<int64_t>& send_rows,
+                                                             void* recv,
+                                                             const std::vector<int64_t>& recv_rows,
+                                                             int64_t row_bytes) = 0;
+  // From rows into received, wherever they lie; the caller keeps them. `equal`: AllToAllEqualRows.
+  // Unless overridden, DoStartAllToAll.
+  virtual std::unique_ptr<PendingCollective> DoStartAllToAllRows(
+      const at::Tensor& rows, const std::vector<int64_t>& send_rows, const at::Tensor& received,
+      const std::vector<int64_t>& recv_rows, bool equal);
   virtual std::vector<std::string> DoAllGatherText(const std::string& text) = 0;
   virtual void DoBarrier() = 0;
   // Whether reductions take bfloat16 on `device`, which is the CPU or device().
   virtual bool ReducesBFloat16(c10::Device /*device*/) const { return false; }
 
   // For a communicator that hands exchanges of host memory to another of the same group.
-  static void HandAllToAll(Communicator& to, const void* send,
-                           const std::vector<int64_t>& send_rows, void* recv,
-                           const std::vector<int64_t>& recv_rows, int64_t row_bytes) {
-    to.DoAllToAll(send, send_rows, recv, recv_rows, row_bytes);
+  static std::unique_ptr<PendingCollective> HandAllToAll(Communicator& to, const void* send,
+                                                         const std::vector<int64_t>& send_rows,
+                                                         void* recv,
+                                                         const std::vector<int64_t>& recv_rows,
+                                                         int64_t row_bytes) {
+    return to.DoStartAllToAll(send, send_rows, recv, recv_rows, row_bytes);
   }
   // Elements of one row of a tensor with at least one axis.
   static int64_t RowNumel(const at::Tensor& rows);
@@ -176,13 +193,23 @@ class Communicator {
 
  private:
   class Metered;
-  class MeteredReduction;
+  class MeteredPending;
+  struct Exchange;
 
-  std::unique_ptr<PendingReduction> StartReduction(const char* call, const at::Tensor& tensor,
-                                                   bool scatter);
-  at::Tensor Exchange(const char* call, const at::Tensor& rows,
-                      const std::vector<int64_t>& send_rows, const std::vector<int64_t>& recv_rows,
-                      bool equal);
+  std::unique_ptr<PendingCollective> StartReduction(const char* call, const at::Tensor& tensor,
+                                                    bool scatter);
+  // The exchanges, checked and ready to be run or started.
+  Exchange CheckedExchange(const char* call, const at::Tensor& rows,
+                           const std::vector<int64_t>& send_rows,
+                           const std::vector<int64_t>& recv_rows, bool equal) const;
+  Exchange UnevenExchange(const char* call, const at::Tensor& rows,
+                          const std::vector<int64_t>& send_rows,
+                          const std::vector<int64_t>& recv_rows) const;
+  Exchange EqualExchange(const char* call, const at::Tensor& rows) const;
+  Exchange CountExchange(const char* call, const std::vector<int64_t>& counts) const;
+  at::Tensor Run(const Exchange& exchange);
+  StartedExchange Start(const Exchange& exchange);
+  std::unique_ptr<PendingCollective> Issue(const Exchange& exchange);
   int64_t OperandBytes(const at::Tensor& tensor) const;
   void CheckTensor(const char* call, const at::Tensor& tensor, bool reduction) const;
   int64_t CheckRowCounts(const char* call, const char* argument,

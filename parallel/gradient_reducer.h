@@ -57,7 +57,7 @@ class GradientReducer {
   bool armed_ = false;
   size_t next_ = 0;  // bucket to start
   size_t started_early_ = 0;
-  std::deque<std::unique_ptr<PendingReduction>> pending_;
+  std::deque<std::unique_ptr<PendingCollective>> pending_;
 };
 
 }  // namespace hypermoe

@@ -16,9 +16,9 @@ struct Staged {
   }
 };
 
-class StagedReduction final : public PendingReduction {
+class StagedReduction final : public PendingCollective {
  public:
-  StagedReduction(Staged staged, std::unique_ptr<PendingReduction> inner)
+  StagedReduction(Staged staged, std::unique_ptr<PendingCollective> inner)
       : staged_(std::move(staged)), inner_(std::move(inner)) {}
   bool Test() override {
     if (!done_ && inner_->Test()) Finish();
@@ -37,7 +37,32 @@ class StagedReduction final : public PendingReduction {
   }
 
   Staged staged_;
-  std::unique_ptr<PendingReduction> inner_;
+  std::unique_ptr<PendingCollective> inner_;
+  bool done_ = false;
+};
+
+class StagedExchange final : public PendingCollective {
+ public:
+  StagedExchange(at::Tensor received, StartedExchange inner)
+      : received_(std::move(received)), inner_(std::move(inner)) {}
+  bool Test() override {
+    if (!done_ && inner_.pending->Test()) Finish();
+    return done_;
+  }
+  void Wait() override {
+    if (done_) return;
+    inner_.pending->Wait();
+    Finish();
+  }
+
+ private:
+  void Finish() {
+    received_.copy_(inner_.received);
+    done_ = true;
+  }
+
+  at::Tensor received_;
+  StartedExchange inner_;
   bool done_ = false;
 };
 
@@ -62,10 +87,10 @@ class HostStagedCommunicator final : public Communicator {
     host_->AllReduceMax(staged.host);
     staged.CopyBack();
   }
-  std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor& tensor,
-                                                     bool scatter) override {
+  std::unique_ptr<PendingCollective> DoStartReduction(const at::Tensor& tensor,
+                                                      bool scatter) override {
     Staged staged = Stage(tensor);
-    std::unique_ptr<PendingReduction> inner =
+    std::unique_ptr<PendingCollective> inner =
         scatter ? host_->StartReduceScatterSum(staged.host) : host_->StartAllReduceSum(staged.host);
     return std::make_unique<StagedReduction>(std::move(staged), std::move(inner));
   }
@@ -79,16 +104,22 @@ class HostStagedCommunicator final : public Communicator {
     host_->Broadcast(staged.host, root);
     staged.CopyBack();
   }
-  void DoAllToAll(const void* send, const std::vector<int64_t>& send_rows, void* recv,
-                  const std::vector<int64_t>& recv_rows, int64_t row_bytes) override {
-    HandAllToAll(*host_, send, send_rows, recv, recv_rows, row_bytes);
+  std::unique_ptr<PendingCollective> DoStartAllToAll(const void* send,
+                                                     const std::vector<int64_t>& send_rows,
+                                                     void* recv,
+                                                     const std::vector<int64_t>& recv_rows,
+                                                     int64_t row_bytes) override {
+    return HandAllToAll(*host_, send, send_rows, recv, recv_rows, row_bytes);
   }
-  void DoAllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
-                      const at::Tensor& received, const std::vector<int64_t>& recv_rows,
-                      bool equal) override {
+  std::unique_ptr<PendingCollective> DoStartAllToAllRows(const at::Tensor& rows,
+                                                         const std::vector<int64_t>& send_rows,
+                                                         const at::Tensor& received,
+                                                         const std::vector<int64_t>& recv_rows,
+                                                         bool equal) override {
     const Staged staged = Stage(rows);
-    at::Tensor(received).copy_(equal ? host_->AllToAllEqualRows(staged.host)
-                                     : host_->AllToAllRows(staged.host, send_rows, recv_rows));
+    return std::make_unique<StagedExchange>(
+        received, equal ? host_->StartAllToAllEqualRows(staged.host)
+                        : host_->StartAllToAllRows(staged.host, send_rows, recv_rows));
   }
   std::vector<std::string> DoAllGatherText(const std::string& text) override {
     return host_->AllGatherText(text);

@@ -62,6 +62,24 @@ MPI_Datatype DatatypeOf(const at::Tensor& tensor) {
   }
 }
 
+// Whether all requests are complete, after waiting for them if `wait`. Names the error of the first
+// that failed; MPI's own result says only that one did.
+bool Complete(std::vector<MPI_Request>& requests, bool wait) {
+  const int count = static_cast<int>(requests.size());
+  std::vector<MPI_Status> statuses(requests.size());
+  int complete = 1;
+  const int code = wait ? MPI_Waitall(count, requests.data(), statuses.data())
+                        : MPI_Testall(count, requests.data(), &complete, statuses.data());
+  const char* call = wait ? "MPI_Waitall" : "MPI_Testall";
+  if (code == MPI_ERR_IN_STATUS) {
+    for (const MPI_Status& status : statuses) {
+      if (status.MPI_ERROR != MPI_ERR_PENDING) CheckBeforeGroup(status.MPI_ERROR, call);
+    }
+  }
+  CheckBeforeGroup(code, call);
+  return complete != 0;
+}
+
 // Memory for reductions under way, given back and used again: fresh pages cost more than the sums.
 class ScratchPool {
  public:
@@ -82,7 +100,7 @@ class ScratchPool {
 
 // One reduction under way: everyone sends every other rank that rank's part, sums what it receives
 // of its own part in the order of the ranks, and (unless `scatter`) sends the sum to all.
-class Reduction final : public PendingReduction {
+class Reduction final : public PendingCollective {
  public:
   // `tag` and `tag` + 1 must be this reduction's own among the messages of `comm`.
   Reduction(const at::Tensor& tensor, bool scatter, MPI_Comm comm, int tag, ScratchPool& pool)
@@ -114,11 +132,7 @@ class Reduction final : public PendingReduction {
 
   bool Test() override {
     while (!done_) {
-      int complete = 0;
-      CheckBeforeGroup(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete,
-                                   MPI_STATUSES_IGNORE),
-                       "MPI_Testall");
-      if (!complete) return false;
+      if (!Complete(requests_, /*wait=*/false)) return false;
       NextPhase();
     }
     return true;
@@ -126,9 +140,7 @@ class Reduction final : public PendingReduction {
 
   void Wait() override {
     while (!done_) {
-      CheckBeforeGroup(
-          MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE),
-          "MPI_Waitall");
+      Complete(requests_, /*wait=*/true);
       NextPhase();
     }
   }
@@ -208,6 +220,63 @@ class Reduction final : public PendingReduction {
   bool summed_ = false, done_ = false;
 };
 
+// One exchange under way: all messages at once, each pair's in the order of the calls, so that one
+// tag serves all exchanges. What a rank has for itself is copied at once.
+class RowExchange final : public PendingCollective {
+ public:
+  RowExchange(const std::byte* send, const std::vector<int64_t>& send_rows, std::byte* recv,
+              const std::vector<int64_t>& recv_rows, int64_t row_bytes, MPI_Comm comm)
+      : comm_(comm) {
+    const int rank = RankIn(comm), size = SizeOf(comm);
+    const std::vector<int64_t> send_begin = PartBegins(send_rows, row_bytes);
+    const std::vector<int64_t> recv_begin = PartBegins(recv_rows, row_bytes);
+    // Pairwise: the k-th messages go to the k-th rank after this one and come from the k-th before
+    // it, so that not all send to the same.
+    for (int round = 1; round < size; ++round) {
+      const int to = (rank + round) % size, from = (rank - round + size) % size;
+      Receive(recv + recv_begin[from], recv_rows[from] * row_bytes, from);
+      Send(send + send_begin[to], send_rows[to] * row_bytes, to);
+    }
+    const int64_t own_bytes = send_rows[rank] * row_bytes;
+    if (own_bytes > 0) std::memcpy(recv + recv_begin[rank], send + send_begin[rank], own_bytes);
+  }
+
+  bool Test() override { return Complete(requests_, /*wait=*/false); }
+  void Wait() override { Complete(requests_, /*wait=*/true); }
+
+ private:
+  static constexpr int kTag = 1;
+
+  static std::vector<int64_t> PartBegins(const std::vector<int64_t>& rows, int64_t row_bytes) {
+    std::vector<int64_t> begins(rows.size(), 0);
+    for (size_t p = 1; p < rows.size(); ++p) begins[p] = begins[p - 1] + rows[p - 1] * row_bytes;
+    return begins;
+  }
+
+  // In pieces. An empty part costs no message; both ends know its size.
+  void Send(const std::byte* data, int64_t bytes, int peer) {
+    for (int64_t begin = 0; begin < bytes; begin += kMessageBytes) {
+      requests_.emplace_back();
+      CheckBeforeGroup(
+          MPI_Isend(data + begin, static_cast<int>(std::min(kMessageBytes, bytes - begin)),
+                    MPI_BYTE, peer, kTag, comm_, &requests_.back()),
+          "MPI_Isend");
+    }
+  }
+  void Receive(std::byte* data, int64_t bytes, int peer) {
+    for (int64_t begin = 0; begin < bytes; begin += kMessageBytes) {
+      requests_.emplace_back();
+      CheckBeforeGroup(
+          MPI_Irecv(data + begin, static_cast<int>(std::min(kMessageBytes, bytes - begin)),
+                    MPI_BYTE, peer, kTag, comm_, &requests_.back()),
+          "MPI_Irecv");
+    }
+  }
+
+  MPI_Comm comm_;
+  std::vector<MPI_Request> requests_;
+};
+
 class MpiCommunicator final : public Communicator {
  public:
   // Takes over `comm`.
@@ -248,8 +317,8 @@ class MpiCommunicator final : public Communicator {
 
   void DoAllReduceMax(const at::Tensor& tensor) override { SmallAllReduce(tensor, MPI_MAX); }
 
-  std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor& tensor,
-                                                     bool scatter) override {
+  std::unique_ptr<PendingCollective> DoStartReduction(const at::Tensor& tensor,
+                                                      bool scatter) override {
     CheckCount(tensor);
     return std::make_unique<Reduction>(tensor, scatter, comm_, NextTag(), pool_);
   }
@@ -278,24 +347,17 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
-  // Pairwise: in round k every rank sends to the k-th rank after it and receives from the k-th
-  // before it. Unlike MPI_Alltoallv it needs no int displacements, and it is what Open MPI itself
-  // does, at the same speed.
-  void DoAllToAll(const void* send, const std::vector<int64_t>& send_rows, void* recv,
-                  const std::vector<int64_t>& recv_rows, int64_t row_bytes) override {
-    const std::vector<int64_t> send_begin = PartBegins(send_rows, row_bytes);
-    const std::vector<int64_t> recv_begin = PartBegins(recv_rows, row_bytes);
-    const auto* source = static_cast<const std::byte*>(send);
-    auto* target = static_cast<std::byte*>(recv);
-    const int64_t own_bytes = send_rows[rank()] * row_bytes;
-    if (own_bytes > 0) {
-      std::memcpy(target + recv_begin[rank()], source + send_begin[rank()], own_bytes);
-    }
-    for (int round = 1; round < size(); ++round) {
-      const int to = (rank() + round) % size();
-      const int from = (rank() - round + size()) % size();
-      SendReceive({source + send_begin[to], send_rows[to] * row_bytes, to},
-                  {target + recv_begin[from], recv_rows[from] * row_bytes, from});
+  std::unique_ptr<PendingCollective> DoStartAllToAll(const void* send,
+                                                     const std::vector<int64_t>& send_rows,
+                                                     void* recv,
+                                                     const std::vector<int64_t>& recv_rows,
+                                                     int64_t row_bytes) override {
+    try {
+      return std::make_unique<RowExchange>(static_cast<const std::byte*>(send), send_rows,
+                                           static_cast<std::byte*>(recv), recv_rows, row_bytes,
+                                           comm_);
+    } catch (const CommError& error) {
+      Fail("all_to_all", error.what());
     }
   }
 
@@ -337,12 +399,6 @@ class MpiCommunicator final : public Communicator {
 
   void Check(int code, const char* call) const {
     if (code != MPI_SUCCESS) Fail(call, MpiErrorText(code));
-  }
-
-  static std::vector<int64_t> PartBegins(const std::vector<int64_t>& rows, int64_t row_bytes) {
-    std::vector<int64_t> begins(rows.size(), 0);
-    for (size_t p = 1; p < rows.size(); ++p) begins[p] = begins[p - 1] + rows[p - 1] * row_bytes;
-    return begins;
   }
 
   // Sends and receives at the same time, in pieces. A direction that has no pieces left, or none at

@@ -30,12 +30,13 @@ ncclDataType_t TypeOf(const at::Tensor& tensor) {
   }
 }
 
-class NcclReduction final : public PendingReduction {
+class NcclPending final : public PendingCollective {
  public:
-  NcclReduction(const at::Tensor& tensor, std::shared_ptr<NcclGroup> group,
-                std::unique_ptr<DeviceEvent> end)
-      : tensor_(tensor), group_(std::move(group)), end_(std::move(end)) {}
-  ~NcclReduction() override {
+  // `end` null: nothing was to be done. `tensor`: kept until it is done; undefined: the caller's.
+  NcclPending(std::shared_ptr<NcclGroup> group, std::unique_ptr<DeviceEvent> end,
+              at::Tensor tensor = {})
+      : group_(std::move(group)), end_(std::move(end)), tensor_(std::move(tensor)) {}
+  ~NcclPending() override {
     if (end_ != nullptr) group_->Abandon();
   }
 
@@ -55,9 +56,9 @@ class NcclReduction final : public PendingReduction {
   }
 
  private:
-  at::Tensor tensor_;  // until it is done
   std::shared_ptr<NcclGroup> group_;
   std::unique_ptr<DeviceEvent> end_;  // null: done
+  at::Tensor tensor_;
 };
 
 // 2.28.9
@@ -144,8 +145,8 @@ class NcclCommunicator final : public Communicator {
     if (tensor.numel() > 0) IssueAllReduce(tensor, ncclMax)->MakeCurrentStreamWait();
   }
 
-  std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor& tensor,
-                                                     bool scatter) override {
+  std::unique_ptr<PendingCollective> DoStartReduction(const at::Tensor& tensor,
+                                                      bool scatter) override {
     if (!IsQueued(tensor)) {
       return scatter ? host_->StartReduceScatterSum(tensor) : host_->StartAllReduceSum(tensor);
     }
@@ -155,7 +156,7 @@ class NcclCommunicator final : public Communicator {
       queue_->KeepForStream(tensor);
       end = scatter ? IssueReduceScatter(tensor) : IssueAllReduce(tensor, ncclSum);
     }
-    return std::make_unique<NcclReduction>(tensor, group_, std::move(end));
+    return std::make_unique<NcclPending>(group_, std::move(end), tensor);
   }
 
   void DoAllGatherParts(const at::Tensor& flat) override {
@@ -186,24 +187,25 @@ class NcclCommunicator final : public Communicator {
     })->MakeCurrentStreamWait();
   }
 
-  void DoAllToAll(const void* send, const std::vector<int64_t>& send_rows, void* recv,
-                  const std::vector<int64_t>& recv_rows, int64_t row_bytes) override {
-    HandAllToAll(*host_, send, send_rows, recv, recv_rows, row_bytes);
+  std::unique_ptr<PendingCollective> DoStartAllToAll(const void* send,
+                                                     const std::vector<int64_t>& send_rows,
+                                                     void* recv,
+                                                     const std::vector<int64_t>& recv_rows,
+                                                     int64_t row_bytes) override {
+    return HandAllToAll(*host_, send, send_rows, recv, recv_rows, row_bytes);
   }
 
-  void DoAllToAllRows(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
-                      const at::Tensor& received, const std::vector<int64_t>& recv_rows,
-                      bool equal) override {
+  std::unique_ptr<PendingCollective> DoStartAllToAllRows(const at::Tensor& rows,
+                                                         const std::vector<int64_t>& send_rows,
+                                                         const at::Tensor& received,
+                                                         const std::vector<int64_t>& recv_rows,
+                                                         bool equal) override {
     if (!IsQueued(rows)) {
-      return Communicator::DoAllToAllRows(rows, send_rows, received, recv_rows, equal);
+      return Communicator::DoStartAllToAllRows(rows, send_rows, received, recv_rows, equal);
     }
-    if (!equal) return ExchangeUneven(rows, send_rows, received, recv_rows);
-    const int64_t part = send_rows[rank()] * RowNumel(rows);
-    if (part == 0) return;
-    Issue("ncclAlltoAll", [&](ncclComm_t comm) {
-      return ncclAlltoAll(rows.const_data_ptr(), received.mutable_data_ptr(), part, TypeOf(rows),
-                          comm, queue_->stream());
-    })->MakeCurrentStreamWait();
+    return std::make_unique<NcclPending>(
+        group_, equal ? ExchangeEqual(rows, received, send_rows[rank()] * RowNumel(rows))
+                      : ExchangeUneven(rows, send_rows, received, recv_rows));
   }
 
   std::vector<std::string> DoAllGatherText(const std::string& text) override {
@@ -289,8 +291,20 @@ class NcclCommunicator final : public Communicator {
                  [&](ncclComm_t comm) { return parts.ForEach(reduce, comm); });
   }
 
-  void ExchangeUneven(const at::Tensor& rows, const std::vector<int64_t>& send_rows,
-                      const at::Tensor& received, const std::vector<int64_t>& recv_rows) {
+  // `part`: elements for each rank.
+  std::unique_ptr<DeviceEvent> ExchangeEqual(const at::Tensor& rows, const at::Tensor& received,
+                                             int64_t part) {
+    if (part == 0) return nullptr;
+    return Issue("ncclAlltoAll", [&](ncclComm_t comm) {
+      return ncclAlltoAll(rows.const_data_ptr(), received.mutable_data_ptr(), part, TypeOf(rows),
+                          comm, queue_->stream());
+    });
+  }
+
+  std::unique_ptr<DeviceEvent> ExchangeUneven(const at::Tensor& rows,
+                                              const std::vector<int64_t>& send_rows,
+                                              const at::Tensor& received,
+                                              const std::vector<int64_t>& recv_rows) {
     const int64_t row_numel = RowNumel(rows), element = static_cast<int64_t>(rows.element_size());
     const auto* source = static_cast<const std::byte*>(rows.const_data_ptr());
     auto* target = static_cast<std::byte*>(received.mutable_data_ptr());
@@ -316,13 +330,13 @@ class NcclCommunicator final : public Communicator {
       }
       return result;
     };
-    const auto end = Issue("grouped ncclSend and ncclRecv", [&](ncclComm_t comm) {
+    std::unique_ptr<DeviceEvent> end = Issue("grouped ncclSend and ncclRecv", [&](ncclComm_t comm) {
       return NcclGrouped([&] { return messages(comm); });
     });
     // On the current stream, so beside the messages.
     const int64_t own_bytes = send_rows[rank()] * row_numel * element;
     if (own_bytes > 0) queue_->Copy(own_target, own_source, own_bytes);
-    end->MakeCurrentStreamWait();
+    return end;
   }
 
   std::unique_ptr<Communicator> host_;

@@ -12,21 +12,19 @@
 #include <utility>
 
 namespace hypermoe {
+
+// The backward of one exchange, which is the opposite one: DepartBackward and ArriveBackward
+// of its two steps share it.
+struct GradientExchange {
+  bool dispatch;  // the gradients
+  std::shared_ptr<const DispatchPlan> plan;
+  std::shared_ptr<Communicator> expert;
+  StartedExchange started;
+};
+
 namespace {
 
-RowMove Opposite(RowMove move) {
-  switch (move) {
-    case RowMove::kPermute:
-      return RowMove::kUnpermute;
-    case RowMove::kUnpermute:
-      return RowMove::kPermute;
-    case RowMove::kDispatch:
-      return RowMove::kCombine;
-    case RowMove::kCombine:
-      break;
-  }
-  return RowMove::kDispatch;
-}
+using torch::autograd::variable_list;
 
 // Between the order of arrival and expert-major order.
 at::Tensor MoveBlocks(const at::Tensor& rows, const std::vector<RowBlock>& blocks, bool to_placed) {
@@ -48,83 +46,144 @@ at::Tensor MoveBlocks(const at::Tensor& rows, const std::vector<RowBlock>& block
   return result;
 }
 
-// Whether a move leaves every row of this rank where it is. For the collective ones all ranks
-// agree.
-bool IsIdentity(RowMove move, const DispatchPlan& plan, const Communicator& expert) {
-  const bool local = move == RowMove::kPermute || move == RowMove::kUnpermute;
-  // One rank: what arrives is what was sent, grouped by expert already.
-  return local ? plan.sorted : expert.size() == 1;
+// No gradient may have come to this rank's rows while it has to others': exchanges need all ranks.
+at::Tensor GradientOf(const variable_list& gradients, const torch::autograd::Node& node) {
+  return gradients[0].defined() ? gradients[0] : node.input_metadata(0).zeros_like();
 }
 
-at::Tensor Move(RowMove move, const at::Tensor& rows, const DispatchPlan& plan,
-                Communicator& expert) {
-  const at::Tensor dense = rows.contiguous();
-  switch (move) {
-    case RowMove::kPermute:
-      return at::index_select(dense, 0, plan.order_T);
-    case RowMove::kUnpermute:
-      return at::index_select(dense, 0, plan.inverse_T);
-    case RowMove::kDispatch: {
-      const at::Tensor arrived = expert.AllToAllRows(dense, plan.send_rows, plan.recv_rows);
-      return plan.blocks.empty() ? arrived : MoveBlocks(arrived, plan.blocks, /*to_placed=*/true);
-    }
-    case RowMove::kCombine:
-      break;
-  }
-  const at::Tensor departing =
-      plan.blocks.empty() ? dense : MoveBlocks(dense, plan.blocks, /*to_placed=*/false);
-  return expert.AllToAllRows(departing, plan.recv_rows, plan.send_rows);
+// `result` becomes what `node` computed from `rows`. Nodes of our own instead of
+// torch::autograd::Function, whose header takes twice as long to compile; deleteNode takes long
+// graphs apart without recursion.
+void SetHistory(at::Tensor& result, const at::Tensor& rows, torch::autograd::Node* node) {
+  const std::shared_ptr<torch::autograd::Node> shared(node, torch::autograd::deleteNode);
+  shared->set_next_edges(torch::autograd::collect_next_edges(rows));
+  torch::autograd::set_history(result, shared);
 }
 
-// A node of our own instead of torch::autograd::Function, whose header takes twice as long to
-// compile.
-class MoveRowsBackward final : public torch::autograd::Node {
+void CheckRows(const at::Tensor& rows, int64_t num_rows) {
+  TORCH_CHECK(rows.dim() >= 1 && rows.size(0) == num_rows, "a tensor of shape ", rows.sizes(),
+              " was given for a dispatch plan that has ", num_rows, " rows here");
+}
+
+at::Tensor Reorder(const at::Tensor& rows, const std::shared_ptr<const DispatchPlan>& plan,
+                   bool permute);
+
+class ReorderBackward final : public torch::autograd::Node {
  public:
-  MoveRowsBackward(RowMove move, std::shared_ptr<const DispatchPlan> plan,
-                   std::shared_ptr<Communicator> expert)
-      : move_(move), plan_(std::move(plan)), expert_(std::move(expert)) {}
+  ReorderBackward(std::shared_ptr<const DispatchPlan> plan, bool permute)
+      : plan_(std::move(plan)), permute_(permute) {}
 
  protected:
-  torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
-    // No gradient may have come to this rank's rows while it has to others': the exchange needs all
-    // ranks.
-    const at::Tensor gradient =
-        gradients[0].defined() ? gradients[0] : input_metadata(0).zeros_like();
-    return {MoveRows(move_, gradient, plan_, expert_)};
+  variable_list apply(variable_list&& gradients) override {
+    return {Reorder(GradientOf(gradients, *this), plan_, permute_)};
   }
 
  private:
-  RowMove move_;
   std::shared_ptr<const DispatchPlan> plan_;
-  std::shared_ptr<Communicator> expert_;
+  bool permute_;
+};
+
+at::Tensor Reorder(const at::Tensor& rows, const std::shared_ptr<const DispatchPlan>& plan,
+                   bool permute) {
+  CheckRows(rows, plan->num_tokens);
+  if (plan->sorted) return rows;
+  at::Tensor moved =
+      at::index_select(rows.detach().contiguous(), 0, permute ? plan->order_T : plan->inverse_T);
+  if (torch::autograd::compute_requires_grad(rows)) {
+    SetHistory(moved, rows, new ReorderBackward(plan, !permute));
+  }
+  return moved;
+}
+
+StartedExchange StartExchange(bool dispatch, const at::Tensor& rows, const DispatchPlan& plan,
+                              Communicator& expert) {
+  const at::Tensor dense = rows.detach().contiguous();
+  if (dispatch) return expert.StartAllToAllRows(dense, plan.send_rows, plan.recv_rows);
+  const at::Tensor departing =
+      plan.blocks.empty() ? dense : MoveBlocks(dense, plan.blocks, /*to_placed=*/false);
+  return expert.StartAllToAllRows(departing, plan.recv_rows, plan.send_rows);
+}
+
+at::Tensor FinishExchange(bool dispatch, const StartedExchange& exchange,
+                          const DispatchPlan& plan) {
+  exchange.pending->Wait();
+  return dispatch && !plan.blocks.empty()
+             ? MoveBlocks(exchange.received, plan.blocks, /*to_placed=*/true)
+             : exchange.received;
+}
+
+// Of FinishRows: sends the gradients off. What it hands on is where they arrive.
+class ArriveBackward final : public torch::autograd::Node {
+ public:
+  explicit ArriveBackward(std::shared_ptr<GradientExchange> shared) : shared_(std::move(shared)) {}
+
+ protected:
+  variable_list apply(variable_list&& gradients) override {
+    shared_->started = StartExchange(shared_->dispatch, GradientOf(gradients, *this),
+                                     *shared_->plan, *shared_->expert);
+    return {shared_->started.received};
+  }
+
+ private:
+  std::shared_ptr<GradientExchange> shared_;
+};
+
+// Of StartRows: waits for them.
+class DepartBackward final : public torch::autograd::Node {
+ public:
+  explicit DepartBackward(std::shared_ptr<GradientExchange> shared) : shared_(std::move(shared)) {}
+
+ protected:
+  variable_list apply(variable_list&& /*gradients*/) override {
+    const StartedExchange started = std::exchange(shared_->started, {});
+    return {FinishExchange(shared_->dispatch, started, *shared_->plan)};
+  }
+
+ private:
+  std::shared_ptr<GradientExchange> shared_;
 };
 
 }  // namespace
 
-at::Tensor MoveRows(RowMove move, const at::Tensor& rows,
-                    const std::shared_ptr<const DispatchPlan>& plan,
-                    const std::shared_ptr<Communicator>& expert, const at::Tensor& known) {
-  const int64_t num_rows = move == RowMove::kCombine    ? plan->num_received
-                           : move == RowMove::kDispatch ? plan->num_sent
-                                                        : plan->num_tokens;
-  TORCH_CHECK(rows.dim() >= 1 && rows.size(0) == num_rows, "a tensor of shape ", rows.sizes(),
-              " was given for a dispatch plan that has ", num_rows, " rows here");
-  if (IsIdentity(move, *plan, *expert)) return rows;
-  if (known.defined() && !torch::autograd::compute_requires_grad(rows)) return known;
-  if (!torch::autograd::compute_requires_grad(rows)) return Move(move, rows, *plan, *expert);
+at::Tensor PermuteRows(const at::Tensor& rows, const std::shared_ptr<const DispatchPlan>& plan) {
+  return Reorder(rows, plan, /*permute=*/true);
+}
 
-  // deleteNode, for it takes long graphs apart without recursion.
-  std::shared_ptr<torch::autograd::Node> node(new MoveRowsBackward(Opposite(move), plan, expert),
-                                              torch::autograd::deleteNode);
-  node->set_next_edges(torch::autograd::collect_next_edges(rows));
-  at::Tensor moved;
-  {
-    at::NoGradGuard no_grad;
-    // A tensor of its own, for this graph's history is not that of the pass that knew it.
-    moved = known.defined() ? known.detach() : Move(move, rows, *plan, *expert);
+at::Tensor UnpermuteRows(const at::Tensor& rows, const std::shared_ptr<const DispatchPlan>& plan) {
+  return Reorder(rows, plan, /*permute=*/false);
+}
+
+RowsUnderWay StartRows(bool dispatch, const at::Tensor& rows,
+                       const std::shared_ptr<const DispatchPlan>& plan,
+                       const std::shared_ptr<Communicator>& expert, const at::Tensor& known) {
+  CheckRows(rows, dispatch ? plan->num_sent : plan->num_received);
+  RowsUnderWay under_way{dispatch, rows, known, {}, plan, nullptr};
+  // What arrives in a group of one is what was sent, grouped by expert already.
+  if (expert->size() == 1) {
+    under_way.known = rows;
+    return under_way;
   }
-  torch::autograd::set_history(moved, node);
-  return moved;
+  if (!known.defined()) under_way.exchange = StartExchange(dispatch, rows, *plan, *expert);
+  if (!torch::autograd::compute_requires_grad(rows)) return under_way;
+  under_way.backward =
+      std::make_shared<GradientExchange>(GradientExchange{!dispatch, plan, expert, {}});
+  under_way.departed = rows.detach();
+  SetHistory(under_way.departed, rows, new DepartBackward(under_way.backward));
+  return under_way;
+}
+
+at::Tensor FinishRows(RowsUnderWay under_way) {
+  const RowsUnderWay& rows = under_way;
+  if (rows.exchange.pending == nullptr && rows.backward == nullptr) return rows.known;
+  // A tensor of its own of what is known, for this graph's history is not that of the pass that
+  // knew it.
+  at::Tensor arrived = rows.exchange.pending == nullptr
+                           ? rows.known.detach()
+                           : FinishExchange(rows.dispatch, rows.exchange, *rows.plan);
+  if (rows.backward != nullptr) {
+    SetHistory(arrived, rows.departed, new ArriveBackward(rows.backward));
+  }
+  return arrived;
 }
 
 }  // namespace hypermoe

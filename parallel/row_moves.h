@@ -1,6 +1,6 @@
-// The four moves of rows that a DispatchPlan describes, differentiable. Each is a permutation of
-// the expert group's rows, so the gradient of one is the opposite one of the same plan, and no
-// gradient needs an index_add.
+// The moves of rows that a DispatchPlan describes, differentiable. Each is a permutation of the
+// expert group's rows, so the gradient of one is the opposite one of the same plan, and no gradient
+// needs an index_add.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,12 +12,15 @@
 
 namespace hypermoe {
 
-enum class RowMove { kPermute, kUnpermute, kDispatch, kCombine };
+// What TokenDispatcher's functions promise. The plan need not be finished.
+at::Tensor PermuteRows(const at::Tensor& rows, const std::shared_ptr<const DispatchPlan>& plan);
+at::Tensor UnpermuteRows(const at::Tensor& rows, const std::shared_ptr<const DispatchPlan>& plan);
 
-// What TokenDispatcher's function of the same name promises. `expert` is the group that `plan` was
-// made in.
-at::Tensor MoveRows(RowMove move, const at::Tensor& rows,
-                    const std::shared_ptr<const DispatchPlan>& plan,
-                    const std::shared_ptr<Communicator>& expert, const at::Tensor& known = {});
+// Dispatch, or Combine, in two steps. In backward the gradients travel between that of FinishRows
+// and that of StartRows. `expert` is the group that `plan` was made in.
+RowsUnderWay StartRows(bool dispatch, const at::Tensor& rows,
+                       const std::shared_ptr<const DispatchPlan>& plan,
+                       const std::shared_ptr<Communicator>& expert, const at::Tensor& known);
+at::Tensor FinishRows(RowsUnderWay under_way);
 
 }  // namespace hypermoe

@@ -5,7 +5,7 @@
 namespace hypermoe {
 namespace {
 
-class NothingPending final : public PendingReduction {
+class NothingPending final : public PendingCollective {
  public:
   bool Test() override { return true; }
   void Wait() override {}
@@ -23,18 +23,22 @@ class SelfCommunicator final : public Communicator {
  protected:
   void DoAllReduceSum(const at::Tensor& /*tensor*/) override {}
   void DoAllReduceMax(const at::Tensor& /*tensor*/) override {}
-  std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor& /*tensor*/,
-                                                     bool /*scatter*/) override {
+  std::unique_ptr<PendingCollective> DoStartReduction(const at::Tensor& /*tensor*/,
+                                                      bool /*scatter*/) override {
     return std::make_unique<NothingPending>();
   }
   void DoAllGatherParts(const at::Tensor& /*flat*/) override {}
   void DoBroadcast(const at::Tensor& /*tensor*/, int /*root*/) override {}
 
-  void DoAllToAll(const void* send, const std::vector<int64_t>& send_rows, void* recv,
-                  const std::vector<int64_t>& /*recv_rows*/, int64_t row_bytes) override {
+  std::unique_ptr<PendingCollective> DoStartAllToAll(const void* send,
+                                                     const std::vector<int64_t>& send_rows,
+                                                     void* recv,
+                                                     const std::vector<int64_t>& /*recv_rows*/,
+                                                     int64_t row_bytes) override {
     // memcpy wants valid pointers even for nothing, and an empty tensor has none.
     const size_t bytes = static_cast<size_t>(send_rows[0] * row_bytes);
     if (bytes > 0) std::memcpy(recv, send, bytes);
+    return std::make_unique<NothingPending>();
   }
 
   std::vector<std::string> DoAllGatherText(const std::string& text) override { return {text}; }

@@ -1,8 +1,8 @@
 #include "parallel/token_dispatcher.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
@@ -17,55 +17,40 @@
 namespace hypermoe {
 namespace {
 
-// Fills order_T, inverse_T, rows_per_expert and sorted. Of a GPU, the counts are all that the host
-// waits for.
-void SortTokens(const at::Tensor& expert_ids_T, int64_t num_experts, DispatchPlan& plan) {
-  const ExpertOrder order = OrderByExpert(expert_ids_T, num_experts);
-  const at::Tensor counts = order.counts.to(at::kCPU);
-  const int64_t* of_expert = counts.const_data_ptr<int64_t>();
-  const int64_t outside = of_expert[num_experts], descents = of_expert[num_experts + 1];
-  TORCH_CHECK(outside == 0, outside, " of ", expert_ids_T.numel(), " expert ids are outside [0, ",
-              num_experts, ")");
-  plan.num_tokens = expert_ids_T.numel();
-  plan.rows_per_expert.assign(of_expert, of_expert + num_experts);
-  plan.sorted = descents == 0;
-  plan.order_T = order.order_C;
-  plan.inverse_T = order.inverse_C;
+// The sent tokens by expert, then all others: as if those had chosen one more.
+ExpertOrder OrderSent(const at::Tensor& expert_ids_T, const at::Tensor& sent_T,
+                      int64_t num_experts) {
+  TORCH_CHECK(sent_T.scalar_type() == at::kBool && sent_T.sizes() == expert_ids_T.sizes(),
+              "tokens to send have shape ", sent_T.sizes(), " and dtype ", sent_T.scalar_type(),
+              ", expected ", expert_ids_T.numel(), " of bool");
+  return OrderByExpert(expert_ids_T.masked_fill(sent_T.logical_not(), num_experts),
+                       num_experts + 1);
 }
 
-// From the tokens that are sent: fills sent_K and num_sent, and returns how many of each expert's
-// they are.
-std::vector<int64_t> SelectTokens(const at::Tensor& sent_T, DispatchPlan& plan) {
+// From the counts that the host has read: fills rows_per_expert, num_sent and sent_K, and returns
+// how many of each expert's tokens are sent.
+std::vector<int64_t> TakeCounts(PlanUnderWay& under_way, int64_t num_experts, DispatchPlan& plan) {
+  const int64_t* of_expert = under_way.counts.Wait().const_data_ptr<int64_t>();
+  const int64_t outside = of_expert[num_experts];
+  TORCH_CHECK(outside == 0, outside, " of ", plan.num_tokens, " expert ids are outside [0, ",
+              num_experts, ")");
+  plan.rows_per_expert.assign(of_expert, of_expert + num_experts);
   plan.num_sent = plan.num_tokens;
-  if (!sent_T.defined()) return plan.rows_per_expert;
-  TORCH_CHECK(
-      sent_T.scalar_type() == at::kBool && sent_T.dim() == 1 && sent_T.numel() == plan.num_tokens,
-      "tokens to send have shape ", sent_T.sizes(), " and dtype ", sent_T.scalar_type(),
-      ", expected ", plan.num_tokens, " of bool");
-  const at::Tensor sorted_T = at::index_select(sent_T, 0, plan.order_T).to(at::kCPU);
-  const bool* sent = sorted_T.const_data_ptr<bool>();
-  std::vector<int64_t> positions, sent_per_expert;
-  int64_t position = 0;
-  for (const int64_t rows : plan.rows_per_expert) {
-    const auto before = static_cast<int64_t>(positions.size());
-    for (const int64_t end = position + rows; position < end; ++position) {
-      if (sent[position]) positions.push_back(position);
-    }
-    sent_per_expert.push_back(static_cast<int64_t>(positions.size()) - before);
-  }
-  plan.num_sent = static_cast<int64_t>(positions.size());
+  if (!under_way.sent_first_T.defined()) return plan.rows_per_expert;
+  const int64_t* sent_of_expert = of_expert + num_experts + 2;
+  plan.num_sent = std::accumulate(sent_of_expert, sent_of_expert + num_experts, int64_t{0});
   if (plan.num_sent < plan.num_tokens) {
-    plan.sent_K = at::tensor(positions, at::kLong).to(plan.order_T.device());
+    plan.sent_K =
+        at::index_select(plan.inverse_T, 0, under_way.sent_first_T.narrow(0, 0, plan.num_sent));
   }
-  return sent_per_expert;
+  return {sent_of_expert, sent_of_expert + num_experts};
 }
 
 // From rows_arriving[p][j], the rows that rank p sends to local expert j (each p in a row of
 // `stride` numbers): fills recv_rows, rows_per_local_expert, num_received and blocks.
-void PlanArrival(const std::vector<int64_t>& rows_arriving, int64_t stride, int64_t num_local,
-                 DispatchPlan& plan) {
-  const int64_t num_ranks =
-      static_cast<int64_t>(rows_arriving.size()) / std::max<int64_t>(stride, 1);
+void PlanArrival(const at::Tensor& counts, int64_t stride, int64_t num_local, DispatchPlan& plan) {
+  const int64_t* rows_arriving = counts.const_data_ptr<int64_t>();
+  const int64_t num_ranks = counts.numel() / std::max<int64_t>(stride, 1);
   plan.recv_rows.assign(num_ranks, 0);
   plan.rows_per_local_expert.assign(num_local, 0);
   std::vector<RowBlock> blocks;  // in order of arrival
@@ -102,10 +87,36 @@ TokenDispatcher::TokenDispatcher(std::shared_ptr<Communicator> expert, int64_t n
 
 std::shared_ptr<const DispatchPlan> TokenDispatcher::MakePlan(const at::Tensor& expert_ids_T,
                                                               const at::Tensor& sent_T) const {
-  auto plan = std::make_shared<DispatchPlan>();
-  SortTokens(expert_ids_T, num_experts_, *plan);
-  const std::vector<int64_t> sent_per_expert = SelectTokens(sent_T, *plan);
+  const std::shared_ptr<DispatchPlan> plan = StartPlan(expert_ids_T, sent_T);
+  FinishPlan(*plan);
+  return plan;
+}
 
+std::shared_ptr<DispatchPlan> TokenDispatcher::StartPlan(const at::Tensor& expert_ids_T,
+                                                         const at::Tensor& sent_T) const {
+  const ExpertOrder order = OrderByExpert(expert_ids_T, num_experts_);
+  auto plan = std::make_shared<DispatchPlan>();
+  plan->num_tokens = expert_ids_T.numel();
+  plan->order_T = order.order_C;
+  plan->inverse_T = order.inverse_C;
+  at::Tensor counts = order.counts, sent_first_T;
+  if (sent_T.defined()) {
+    const ExpertOrder sent = OrderSent(expert_ids_T, sent_T, num_experts_);
+    counts = at::cat({counts, sent.counts});
+    sent_first_T = sent.order_C;
+  }
+  plan->under_way =
+      std::make_unique<PlanUnderWay>(PlanUnderWay{HostRead(counts), sent_first_T, {}});
+  // A GPU is given the permutation before the host waits for its counts.
+  if (expert_ids_T.is_cpu()) {
+    plan->sorted = order.counts.const_data_ptr<int64_t>()[num_experts_ + 1] == 0;
+    StartCounts(*plan);
+  }
+  return plan;
+}
+
+void TokenDispatcher::StartCounts(DispatchPlan& plan) const {
+  const std::vector<int64_t> sent_per_expert = TakeCounts(*plan.under_way, num_experts_, plan);
   // Equal parts for the exchange of counts: the first rank holds the most experts.
   const int64_t stride = ExpertsOfRank(num_experts_, expert_->size(), 0).size();
   std::vector<int64_t> rows_leaving(stride * expert_->size(), 0);
@@ -113,20 +124,29 @@ std::shared_ptr<const DispatchPlan> TokenDispatcher::MakePlan(const at::Tensor& 
     const ExpertRange experts = ExpertsOfRank(num_experts_, expert_->size(), p);
     const auto begin = sent_per_expert.begin() + experts.begin;
     std::copy_n(begin, experts.size(), rows_leaving.begin() + p * stride);
-    plan->send_rows.push_back(std::accumulate(begin, begin + experts.size(), int64_t{0}));
+    plan.send_rows.push_back(std::accumulate(begin, begin + experts.size(), int64_t{0}));
   }
-  PlanArrival(expert_->AllToAllCounts(rows_leaving), stride, local_experts_.size(), *plan);
-  return plan;
+  plan.under_way->arriving = expert_->StartAllToAllCounts(rows_leaving);
+}
+
+void TokenDispatcher::FinishPlan(DispatchPlan& plan) const {
+  if (plan.under_way == nullptr) return;
+  StartedExchange& arriving = plan.under_way->arriving;
+  if (arriving.pending == nullptr) StartCounts(plan);
+  arriving.pending->Wait();
+  const int64_t stride = ExpertsOfRank(num_experts_, expert_->size(), 0).size();
+  PlanArrival(arriving.received, stride, local_experts_.size(), plan);
+  plan.under_way = nullptr;
 }
 
 at::Tensor TokenDispatcher::Permute(const at::Tensor& x_TD,
                                     const std::shared_ptr<const DispatchPlan>& plan) const {
-  return MoveRows(RowMove::kPermute, x_TD, plan, expert_);
+  return PermuteRows(x_TD, plan);
 }
 
 at::Tensor TokenDispatcher::Unpermute(const at::Tensor& sorted_TD,
                                       const std::shared_ptr<const DispatchPlan>& plan) const {
-  return MoveRows(RowMove::kUnpermute, sorted_TD, plan, expert_);
+  return UnpermuteRows(sorted_TD, plan);
 }
 
 at::Tensor TokenDispatcher::Select(const at::Tensor& sorted_TD,
@@ -145,13 +165,23 @@ at::Tensor TokenDispatcher::Restore(const at::Tensor& sent_KD,
 at::Tensor TokenDispatcher::Dispatch(const at::Tensor& sent_KD,
                                      const std::shared_ptr<const DispatchPlan>& plan,
                                      const at::Tensor& known) const {
-  return MoveRows(RowMove::kDispatch, sent_KD, plan, expert_, known);
+  return FinishDispatch(StartDispatch(sent_KD, plan, known));
+}
+
+RowsUnderWay TokenDispatcher::StartDispatch(const at::Tensor& sent_KD,
+                                            const std::shared_ptr<const DispatchPlan>& plan,
+                                            const at::Tensor& known) const {
+  return StartRows(/*dispatch=*/true, sent_KD, plan, expert_, known);
+}
+
+at::Tensor TokenDispatcher::FinishDispatch(RowsUnderWay rows) const {
+  return FinishRows(std::move(rows));
 }
 
 at::Tensor TokenDispatcher::Combine(const at::Tensor& rows_RD,
                                     const std::shared_ptr<const DispatchPlan>& plan,
                                     const at::Tensor& known) const {
-  return MoveRows(RowMove::kCombine, rows_RD, plan, expert_, known);
+  return FinishRows(StartRows(/*dispatch=*/false, rows_RD, plan, expert_, known));
 }
 
 }  // namespace hypermoe

@@ -83,7 +83,7 @@ TEST(MpiCommunicatorTest, PendingSumsDoNotDependOnHowTheyAreCut) {
     World()->StartAllReduceSum(whole)->Wait();
     for (const int64_t pieces : {1, 2, 5}) {
       const at::Tensor cut = InexactValues(count);
-      std::vector<std::unique_ptr<PendingReduction>> pending;
+      std::vector<std::unique_ptr<PendingCollective>> pending;
       for (const at::Tensor& piece : cut.chunk(pieces)) {
         pending.push_back(World()->StartAllReduceSum(piece));
         const at::Tensor one = at::ones({1});
@@ -207,6 +207,55 @@ TEST(MpiCommunicatorTest, AllToAllRowsTakesPartsLongerThanOneMessage) {
       at::equal(World()->AllToAllRows(at::cat(sent), send_rows, recv_rows), at::cat(expected)));
 }
 
+// Exchanges that are under way beside each other and beside other calls, of all sizes, waited for
+// in any order; what they send may be let go of.
+TEST(MpiCommunicatorTest, StartedExchangesEqualThoseThatBlock) {
+  const int size = World()->size(), rank = World()->rank();
+  for (const int64_t width : {3, 100000}) {
+    std::vector<int64_t> send_rows, recv_rows;
+    for (int p = 0; p < size; ++p) {
+      send_rows.push_back(RowsBetween(rank, p));
+      recv_rows.push_back(RowsBetween(p, rank));
+    }
+    const int64_t num_sent = std::accumulate(send_rows.begin(), send_rows.end(), int64_t{0});
+    const auto rows = [&](int64_t count, int number) {
+      return RankValues(count * width, 10 * number + rank, at::kFloat).view({count, width});
+    };
+    StartedExchange first = World()->StartAllToAllRows(rows(num_sent, 0), send_rows, recv_rows),
+                    second = World()->StartAllToAllEqualRows(rows(2 * size, 1)),
+                    counts = World()->StartAllToAllCounts(std::vector<int64_t>(size, rank));
+    const at::Tensor between = World()->AllToAllRows(rows(num_sent, 2), send_rows, recv_rows);
+    while (!counts.pending->Test()) {
+    }
+    second.pending->Wait();
+    first.pending->Wait();
+    EXPECT_TRUE(first.pending->Test());
+    EXPECT_TRUE(
+        at::equal(first.received, World()->AllToAllRows(rows(num_sent, 0), send_rows, recv_rows)));
+    EXPECT_TRUE(at::equal(between, World()->AllToAllRows(rows(num_sent, 2), send_rows, recv_rows)));
+    EXPECT_TRUE(at::equal(second.received, World()->AllToAllEqualRows(rows(2 * size, 1))));
+    EXPECT_TRUE(at::equal(counts.received, at::arange(size, at::kLong)));
+  }
+}
+
+TEST(MpiCommunicatorTest, AStartedExchangeIsCountedOnce) {
+  const auto group = World()->Split("ledger", 0, World()->rank());
+  std::vector<std::pair<bool, int64_t>> seen;
+  group->set_observer(
+      [&](const CollectiveEvent& event) { seen.emplace_back(event.goes_on, event.bytes); });
+  const int64_t bytes = (group->size() - 1) * 2 * 8;
+  StartedExchange rows = group->StartAllToAllEqualRows(at::ones({group->size(), 2}, at::kDouble));
+  EXPECT_EQ(group->traffic(Collective::kAllToAll).calls, 1);
+  rows.pending->Wait();
+  rows.pending->Wait();
+  EXPECT_THAT(seen, ElementsAreArray({std::pair<bool, int64_t>(false, bytes), {true, 0}}));
+  EXPECT_EQ(group->traffic(Collective::kAllToAll).calls, 1);
+  EXPECT_EQ(group->traffic(Collective::kAllToAll).bytes, bytes);
+  group->StartAllToAllCounts(std::vector<int64_t>(group->size(), 1)).pending->Wait();
+  EXPECT_EQ(group->traffic(Collective::kAllToAllCounts).calls, 1);
+  EXPECT_EQ(group->traffic(Collective::kAllToAllCounts).bytes, (group->size() - 1) * 8);
+}
+
 TEST(MpiCommunicatorTest, AllToAllRowsOfNothingIsLegal) {
   const std::vector<int64_t> none(World()->size(), 0);
   EXPECT_EQ(World()->AllToAllRows(at::empty({0, 8}, at::kFloat), none, none).sizes(),
@@ -295,8 +344,8 @@ TEST(MpiCommunicatorTest, ErrorsOfMpiNameCallGroupAndRank) {
     message = error.what();
   }
   if (group->rank() == 1) {
-    EXPECT_THAT(message, AllOf(HasSubstr("MPI_Sendrecv in group 'torn' (rank 1 of "),
-                               HasSubstr("TRUNCATE")));
+    EXPECT_THAT(message, AllOf(HasSubstr("AllToAllRows in group 'torn' (rank 1 of "),
+                               HasSubstr("MPI_Waitall"), HasSubstr("TRUNCATE")));
   } else {
     EXPECT_EQ(message, "");
   }
@@ -309,6 +358,7 @@ TEST(MpiCommunicatorTest, BadArgumentsFailBeforeAnythingIsSent) {
   EXPECT_THROW(World()->Broadcast(rows, World()->size()), CommError);
   EXPECT_THROW(World()->AllReduceSum(rows.t()), CommError);
   EXPECT_THROW(World()->AllToAllEqualRows(at::ones({})), CommError);
+  EXPECT_THROW(World()->StartAllToAllRows(rows, none, none), CommError);
   if (World()->size() > 1) {
     EXPECT_THROW(World()->AllToAllCounts({1}), CommError);
     EXPECT_THROW(World()->AllToAllEqualRows(at::ones({1})), CommError);

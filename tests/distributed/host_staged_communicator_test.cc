@@ -70,6 +70,16 @@ std::vector<Call> Calls() {
       [=](Communicator& group) {
         return group.AllToAllEqualRows(own(group, {2 * group.size(), 3}, at::kFloat));
       },
+      [=](Communicator& group) {
+        const std::vector<int64_t> one(group.size(), 1);
+        StartedExchange rows =
+            group.StartAllToAllRows(own(group, {group.size(), 3}, at::kFloat), one, one);
+        StartedExchange equal =
+            group.StartAllToAllEqualRows(own(group, {2 * group.size(), 3}, at::kFloat));
+        while (!equal.pending->Test()) continue;
+        rows.pending->Wait();
+        return rows.received.sum() + equal.received.sum();
+      },
   };
 }
 

@@ -42,8 +42,11 @@ void CallAll(Communicator& group, bool even) {
     if (even) group.AllToAllEqualRows(Values(count, dtype).view({-1, 3}));
     for (int kind = 0; kind < kNumExchangeKinds; ++kind) {
       const ExchangeRows exchange = ExchangeOf(group, kind);
-      group.AllToAllRows(Values(exchange.num_sent * 4, dtype).view({-1, 4}), exchange.send,
-                         exchange.recv);
+      const at::Tensor rows = Values(exchange.num_sent * 4, dtype).view({-1, 4});
+      group.AllToAllRows(rows, exchange.send, exchange.recv);
+      StartedExchange started = group.StartAllToAllRows(rows, exchange.send, exchange.recv);
+      group.AllReduceSum(Values(count, dtype));
+      started.pending->Wait();
     }
   }
 }
@@ -190,7 +193,7 @@ TEST(NcclCallsTest, StreamsWaitForEachOther) {
   const at::Tensor values = Values(5, at::kFloat);
   EXPECT_THAT(NamesOf([&] { world->AllReduceSum(values); }),
               ElementsAre("wait_for_current", "ncclAllReduce", "record", "current_waits"));
-  std::unique_ptr<PendingReduction> pending;
+  std::unique_ptr<PendingCollective> pending;
   EXPECT_THAT(NamesOf([&] { pending = world->StartAllReduceSum(values); }),
               ElementsAre("keep", "wait_for_current", "ncclAllReduce", "record"));
   queue->set_done(false);
@@ -203,6 +206,26 @@ TEST(NcclCallsTest, StreamsWaitForEachOther) {
                 pending->Wait();  // has been done
               }),
               ElementsAre());
+}
+
+TEST(NcclCallsTest, AStartedExchangeHoldsUpTheCurrentStreamFromItsWaitOn) {
+  const auto world = NcclWorld();
+  const at::Tensor rows = Values(3 * world->size(), at::kFloat);
+  StartedExchange started;
+  EXPECT_THAT(NamesOf([&] { started = world->StartAllToAllEqualRows(rows); }),
+              ElementsAre("wait_for_current", "ncclAlltoAll", "record"));
+  EXPECT_THAT(NamesOf([&] { started.pending->Wait(); }), ElementsAre("current_waits"));
+  const std::vector<int64_t> three(world->size(), 3);
+  const auto names = NamesOf([&] { started = world->StartAllToAllRows(rows, three, three); });
+  EXPECT_THAT(names,
+              AllOf(Contains("ncclSend"), Contains("record"), Not(Contains("current_waits"))));
+  // What a rank has for itself is copied beside the messages.
+  EXPECT_EQ(names.back(), "copy");
+  EXPECT_THAT(NamesOf([&] {
+                started.pending->Wait();
+                started.pending->Wait();
+              }),
+              ElementsAre("current_waits"));
 }
 
 }  // namespace

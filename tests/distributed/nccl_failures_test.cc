@@ -25,11 +25,11 @@ using ::testing::Not;
 // Whatever finds a failure in the background first aborts the group, names it, and is the last to
 // do something with it.
 TEST(NcclFailuresTest, FailuresInTheBackgroundAbortTheGroup) {
-  const std::function<void(Communicator&, PendingReduction&)> finders[] = {
-      [](Communicator&, PendingReduction& pending) { pending.Test(); },
-      [](Communicator&, PendingReduction& pending) { pending.Wait(); },
-      [](Communicator& group, PendingReduction&) { group.CheckTransport(); },
-      [](Communicator& group, PendingReduction&) { group.AllReduceSum(at::ones({3})); }};
+  const std::function<void(Communicator&, PendingCollective&)> finders[] = {
+      [](Communicator&, PendingCollective& pending) { pending.Test(); },
+      [](Communicator&, PendingCollective& pending) { pending.Wait(); },
+      [](Communicator& group, PendingCollective&) { group.CheckTransport(); },
+      [](Communicator& group, PendingCollective&) { group.AllReduceSum(at::ones({3})); }};
   for (const auto& find : finders) {
     auto world = NcclWorld();
     auto part = world->Split("part", 0, World()->rank());
@@ -163,6 +163,12 @@ TEST(NcclFailuresTest, OrderlyEndsDestroyAndOthersAbort) {
   EXPECT_THAT(ends_of([] {
                 const auto world = NcclWorld();
                 world->StartAllReduceSum(at::ones({3}));
+              }),
+              ElementsAre("ncclCommAbort"));
+  // Or for an exchange.
+  EXPECT_THAT(ends_of([] {
+                const auto world = NcclWorld();
+                world->StartAllToAllEqualRows(at::ones({world->size()}));
               }),
               ElementsAre("ncclCommAbort"));
 }

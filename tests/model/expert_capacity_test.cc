@@ -5,6 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
+
+#include "tests/support/random_tensor.h"
+#include "tests/support/test_devices.h"
 
 namespace hypermoe {
 namespace {
@@ -26,8 +30,9 @@ CapacityConfig PerGroup(double factor, int rows) {
 
 std::vector<bool> Taken(const std::vector<int64_t>& ids, int64_t rows, int64_t num_experts,
                         const CapacityConfig& config, int64_t top_k = 1) {
-  const at::Tensor taken =
-      ChoicesTaken(at::tensor(ids, at::kLong).view({-1, top_k}), rows, num_experts, config);
+  const at::Tensor ids_TK = at::tensor(ids, at::kLong).view({-1, top_k});
+  const at::Tensor taken = ChoicesTaken(ids_TK, rows, num_experts, config);
+  EXPECT_TRUE(taken.equal(ChoicesTakenOnDevice(ids_TK, rows, num_experts, config)));
   const bool* data = taken.const_data_ptr<bool>();
   return std::vector<bool>(data, data + taken.numel());
 }
@@ -76,9 +81,36 @@ TEST(ChoicesTakenTest, TheShareCountsChoices) {
   EXPECT_EQ(std::count(taken.begin(), taken.end(), true), 16);  // floor(1.6 * 2 * 10 / 2)
 }
 
+// Both ways, for whatever is chosen: on the CPU, and on a GPU where there is one.
+TEST(ChoicesTakenTest, LoopAndDeviceAgree) {
+  constexpr int64_t kExperts = 5;
+  for (const CapacityConfig& config :
+       {PerRow(1), PerRow(3), PerGroup(1.0, 0), PerGroup(0.5, 2), PerGroup(1.3, 4)}) {
+    for (const int64_t top_k : {1, 2, 4}) {
+      for (const int64_t rows : {1, 3, 8}) {
+        const std::string what = "top " + std::to_string(top_k) + ", " + std::to_string(rows);
+        const at::Tensor ids_TK = Random({rows * 12, top_k}, what, at::kDouble)
+                                      .mul(100)
+                                      .floor()
+                                      .remainder(kExperts)
+                                      .to(at::kLong);
+        const at::Tensor expected = ChoicesTaken(ids_TK, rows, kExperts, config);
+        EXPECT_TRUE(expected.any().item<bool>());
+        for (const at::Device device : DevicesHere()) {
+          EXPECT_TRUE(
+              ChoicesTakenOnDevice(ids_TK.to(device), rows, kExperts, config).cpu().equal(expected))
+              << what << " rows, " << device;
+        }
+      }
+    }
+  }
+}
+
 TEST(ChoicesTakenTest, NoRows) {
   for (const CapacityConfig& config : {PerRow(2), PerGroup(1.0, 0), PerGroup(1.0, 3)}) {
-    EXPECT_EQ(ChoicesTaken(at::empty({0, 2}, at::kLong), 0, 4, config).numel(), 0);
+    const at::Tensor none = at::empty({0, 2}, at::kLong);
+    EXPECT_EQ(ChoicesTaken(none, 0, 4, config).numel(), 0);
+    EXPECT_EQ(ChoicesTakenOnDevice(none, 0, 4, config).numel(), 0);
   }
 }
 

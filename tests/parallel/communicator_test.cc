@@ -39,6 +39,9 @@ TEST(SelfCommunicatorTest, EveryCollectiveReturnsItsOwnInput) {
   EXPECT_TRUE(at::equal(self->AllToAllRows(values, {3}, {3}), copy));
   EXPECT_TRUE(at::equal(self->AllToAllEqualRows(values), copy));
   EXPECT_THAT(self->AllToAllCounts({4, 5}), ElementsAre(4, 5));
+  StartedExchange started = self->StartAllToAllRows(values, {3}, {3});
+  EXPECT_TRUE(started.pending->Test());
+  EXPECT_TRUE(at::equal(started.received, copy));
   EXPECT_THAT(self->AllGatherText("abc"), ElementsAre("abc"));
   EXPECT_EQ(self->Split("part", 3, 0)->name(), "part");
 }

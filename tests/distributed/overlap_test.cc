@@ -1,0 +1,151 @@
+// What is computed while rows travel: the products of HyperExperts between the begin and the end of
+// the dispatch, and in backward of that of the gradients.
+#include <ATen/core/Tensor.h>
+#include <ATen/record_function.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <regex>
+#include <string>
+
+#include "kernels/host_read.h"
+#include "tests/support/layouts.h"
+#include "tests/support/mpi_test.h"
+
+namespace hypermoe {
+namespace {
+
+// "(" an exchange of rows begins, ")" this rank waits for it, "h" a product with one of a
+// HyperExpert's matrices.
+std::string log;
+
+// Of width 16 and bottleneck 4; nothing else in the model has a matrix of this shape.
+bool IsHyperMatrix(const c10::IValue& value) {
+  if (!value.isTensor() || !value.toTensor().defined() || value.toTensor().dim() != 2) return false;
+  const auto sizes = value.toTensor().sizes();
+  return std::min(sizes[0], sizes[1]) == 4 && std::max(sizes[0], sizes[1]) == 16;
+}
+
+std::unique_ptr<at::ObserverContext> NoteProduct(const at::RecordFunction& call) {
+  const std::string name = call.name();
+  const bool product = name == "aten::mm" || name == "aten::addmm";
+  const auto inputs = call.inputs();
+  if (product && std::any_of(inputs.begin(), inputs.end(), IsHyperMatrix)) log += 'h';
+  return nullptr;
+}
+
+// The log of what `action` does on this rank.
+std::string LogOf(const ProcessMesh& mesh, const std::function<void()>& action) {
+  log.clear();
+  mesh.expert->set_observer([](const CollectiveEvent& event) {
+    if (event.kind == Collective::kAllToAll) log += event.goes_on ? ')' : '(';
+  });
+  const auto handle =
+      at::addThreadLocalCallback(at::RecordFunctionCallback(NoteProduct).needsInputs(true));
+  action();
+  at::removeCallback(handle);
+  mesh.expert->set_observer({});
+  return log;
+}
+
+// In float64, whose small products LibTorch makes.
+RunConfig HyperConfigOf(HyperConfig::Execution execution) {
+  RunConfig config = TinyConfig(ModelConfig::hyper, 6, RuntimeConfig::float64);
+  config.mutable_hyper()->set_execution(execution);
+  return config;
+}
+
+std::string LogOfStep(const RunConfig& config, const ProcessMesh& mesh) {
+  Trainer trainer(config, mesh, TinyTokens());
+  Randomize(trainer);
+  return LogOf(mesh, [&] { trainer.ComputeGradients(3); });
+}
+
+// Two sparse layers forward, then backward: dispatch and combine, and the gradients of combine and
+// of dispatch. `h`: what of products there is.
+std::string AtSource(const std::string& h) {
+  const std::string there = "\\(" + h + "\\)", back = "\\(\\)";
+  return "(" + there + back + "){2}(" + back + there + "){2}";
+}
+
+struct Case {
+  const char* name;
+  std::function<void(RunConfig*)> change;
+};
+const Case kCases[] = {
+    {"one choice", [](RunConfig*) {}},
+    {"two choices", [](RunConfig* config) { config->mutable_model()->set_top_k(2); }},
+    {"capacity", LimitCapacity},
+    {"scaled by gates",
+     [](RunConfig* config) { config->mutable_hyper()->set_scale(HyperConfig::gate); }},
+    {"three rows", [](RunConfig* config) { config->mutable_train()->set_batch_size(3); }}};
+
+TEST(OverlapTest, HyperExpertsWorkWhileRowsTravelBothWays) {
+  for (const Case& test_case : kCases) {
+    RunConfig config = HyperConfigOf(HyperConfig::source);
+    test_case.change(&config);
+    for (const int degree : Degrees()) {
+      if (degree == 1) continue;  // nothing travels
+      const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
+      // A rank without rows exchanges as the others do.
+      const bool rows = World()->rank() < config.train().batch_size();
+      const std::string events = LogOfStep(config, mesh);
+      EXPECT_TRUE(std::regex_match(events, std::regex(AtSource(rows ? "h+" : "h*"))))
+          << test_case.name << ", degree " << degree << ": " << events;
+    }
+  }
+}
+
+// Recomputed, rows do not travel again, but their gradients do.
+TEST(OverlapTest, HoldsWithRecomputation) {
+  RunConfig config = HyperConfigOf(HyperConfig::source);
+  config.mutable_train()->set_recompute(TrainConfig::blocks);
+  for (const int degree : Degrees()) {
+    if (degree == 1) continue;
+    const std::string events = LogOfStep(config, ProcessMesh::Create(World(), degree));
+    EXPECT_TRUE(std::regex_match(events, std::regex("(\\(h+\\)\\(\\)){2}(h+\\(\\)\\(h+\\)){2}")))
+        << "degree " << degree << ": " << events;
+  }
+}
+
+TEST(OverlapTest, HoldsInEvaluation) {
+  const RunConfig config = HyperConfigOf(HyperConfig::source);
+  const ValidationWindows windows({TinyTokens(500)[0].tokens}, config.model().sequence_length());
+  for (const int degree : Degrees()) {
+    if (degree == 1) continue;
+    const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
+    Trainer trainer(config, mesh, TinyTokens());
+    const std::string events = LogOf(mesh, [&] { trainer.Evaluate(windows, 0); });
+    EXPECT_TRUE(std::regex_match(events, std::regex("(\\(h*\\)\\(\\))+"))) << events;
+    EXPECT_NE(events.find('h'), std::string::npos);
+  }
+}
+
+// The log itself: at the owner HyperExperts wait for their rows, and it shows.
+TEST(OverlapTest, TheLogSeesWhatDoesNotOverlap) {
+  for (const int degree : Degrees()) {
+    if (degree == 1) continue;
+    const std::string events =
+        LogOfStep(HyperConfigOf(HyperConfig::owner), ProcessMesh::Create(World(), degree));
+    EXPECT_TRUE(std::regex_match(events, std::regex("(\\(\\)h*\\(\\)){4}"))) << events;
+    EXPECT_FALSE(std::regex_match(events, std::regex(AtSource("h+")))) << events;
+  }
+}
+
+// Of a layer without a capacity the host reads the plan's counts and nothing else, in training and
+// forward alone.
+TEST(HostReadTest, ALayerReadsItsCountsOnce) {
+  for (const auto execution : {HyperConfig::source, HyperConfig::owner}) {
+    const RunConfig config = HyperConfigOf(execution);
+    for (const int degree : Degrees()) {
+      Trainer trainer(config, ProcessMesh::Create(World(), degree), TinyTokens());
+      const int64_t before = HostRead::count();
+      trainer.ComputeGradients(3);
+      EXPECT_EQ(HostRead::count() - before, 2);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hypermoe
