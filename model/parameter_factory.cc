@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include "kernels/keyed_random.h"
+#include "parallel/progress_marks.h"
 
 namespace hypermoe {
 
@@ -40,6 +41,7 @@ at::Tensor ParameterFactory::Register(Parameter parameter, const at::Tensor& val
 }
 
 void ParameterFactory::Fill(const at::Tensor& tensor, const std::string& name, Init init) const {
+  MarkProgress();  // a large model takes minutes
   const RandomKey key = RandomKey{seed_, 0}.Derive("initial value").Derive(name);
   switch (init.kind) {
     case Init::Kind::kConstant:

@@ -73,10 +73,15 @@ int64_t AdamW::kept_elements() const {
 }
 
 at::Tensor AdamW::Moments(size_t buffer, Moment moment) const {
-  const at::Tensor& kept = Arrays(moment)[buffer];
-  if (!sharded_) return kept;
-  const at::NoGradGuard no_grad;
+  if (!sharded_) return Arrays(moment)[buffer];
   const at::Tensor whole = at::empty_like(buffers_[buffer].gradients());
+  GatherMoments(buffer, moment, whole);
+  return whole;
+}
+
+void AdamW::GatherMoments(size_t buffer, Moment moment, const at::Tensor& whole) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor& kept = Arrays(moment)[buffer];
   for (size_t i = 0; i < buckets_.size(); ++i) {
     const Piece& piece = pieces_[i];
     if (piece.buffer != buffer) continue;
@@ -84,7 +89,6 @@ at::Tensor AdamW::Moments(size_t buffer, Moment moment) const {
     whole.narrow(0, piece.elements.begin, size).copy_(kept.narrow(0, piece.stored, size));
     buckets_[i].group->AllGatherParts(buckets_[i].In(whole));
   }
-  return whole;
 }
 
 void AdamW::SetMoments(size_t buffer, Moment moment, int64_t offset, const at::Tensor& values) {

@@ -52,6 +52,8 @@ class AdamW {
   // One moment of all trained elements of a buffer. Sharded, a copy that is put together:
   // collective over the groups of the buffer's buckets.
   at::Tensor Moments(size_t buffer, Moment moment) const;
+  // The same, sharded, into `whole`, as large as the buffer's gradients.
+  void GatherMoments(size_t buffer, Moment moment, const at::Tensor& whole) const;
   // Sets the elements from `offset` on of a buffer's moment to `values`; sharded, those that are
   // kept here. Local.
   void SetMoments(size_t buffer, Moment moment, int64_t offset, const at::Tensor& values);

@@ -8,10 +8,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "parallel/progress_marks.h"
 #include "runtime/agreement.h"
+#include "runtime/checkpoint_files.h"
 #include "runtime/checkpoint_tensors.h"
 #include "runtime/file_util.h"
 #include "runtime/fit_problems.h"
@@ -22,60 +22,15 @@ namespace {
 
 constexpr size_t kMaxProblems = 10;
 
-constexpr AdamW::Moment kMoments[] = {AdamW::Moment::kFirst, AdamW::Moment::kSecond};
-
-std::string MomentPrefix(AdamW::Moment moment) {
-  return moment == AdamW::Moment::kFirst ? kFirstMomentPrefix : kSecondMomentPrefix;
-}
-
-// The parts of `flat` (values or, with its prefix, a moment of the buffer) under their global
-// names. Frozen parameters have no moments.
-void AppendViews(const FlatBuffer& buffer, const std::string& prefix, const at::Tensor& flat,
-                 std::vector<NamedTensor>* views) {
-  for (size_t i = 0; i < buffer.parameters().size(); ++i) {
-    if (!prefix.empty() && buffer.parameters()[i]->frozen) continue;
-    for (NamedTensor& view : GlobalViews(*buffer.parameters()[i], buffer.View(flat, i))) {
-      views->push_back({prefix + view.name, std::move(view.tensor)});
-    }
-  }
-}
-
-// Each tensor is one rank's to write: experts of the first expert group's, all else of rank 0.
-bool Writes(const ProcessMesh& mesh, ParameterGroup group) {
-  return group == ParameterGroup::kExpert ? mesh.expert_data->rank() == 0 : mesh.world->rank() == 0;
-}
-
-std::string RankFile(const Communicator& world) {
-  return absl::StrFormat("rank_%05d", world.rank());
-}
-
-// Writes the tensors `names` of `source` as a file of this rank, and what is in it into `part`.
-// Nothing for no tensors.
-absl::Status WriteFile(const CheckpointFolder& folder, const std::string& file,
-                       const std::vector<std::string>& names, const TensorSource& source,
-                       ManifestPart* part) {
-  if (names.empty()) return absl::OkStatus();
-  const std::string file_name = file + ".safetensors";
-  ASSIGN_OR_RETURN(
-      part->files[file_name],
-      WriteSafetensors(absl::StrCat(folder.temporary(), "/", file_name), names, source, {}));
-  for (const std::string& name : names) {
-    const TensorEntry& entry = source.entries().at(name);
-    part->tensors[name] = {file_name, SafetensorsDtype(entry.dtype), entry.shape};
-  }
-  return absl::OkStatus();
-}
-
-absl::Status WriteFile(const CheckpointFolder& folder, const std::string& file,
-                       const std::vector<NamedTensor>& tensors, ManifestPart* part) {
+absl::Status WriteViews(const CheckpointFolder& folder, const std::string& file,
+                        const std::vector<NamedTensor>& tensors, ManifestPart* part) {
   std::vector<std::string> names;
   for (const NamedTensor& named : tensors) names.push_back(named.name);
-  return WriteFile(folder, file, names, TensorsInMemory(tensors), part);
+  return WriteTensors(folder, file, names, TensorsInMemory(tensors), part);
 }
 
 // One file for all that this rank writes; sharded moments, which the ranks put together for those
-// that write, go into files of their own, one after the other, so that no more than one is in
-// memory.
+// that write, go into files of their own, one after the other, as the gradients have room for one.
 absl::Status WriteRankFiles(const CheckpointFolder& folder, const std::vector<FlatBuffer>& buffers,
                             const AdamW& optimizer, const ProcessMesh& mesh, ManifestPart* part) {
   const std::string rank = RankFile(*mesh.world);
@@ -88,27 +43,19 @@ absl::Status WriteRankFiles(const CheckpointFolder& folder, const std::vector<Fl
       AppendViews(buffers[i], MomentPrefix(moment), optimizer.Moments(i, moment), &tensors);
     }
   }
-  absl::Status status = WriteFile(folder, rank, tensors, part);
+  absl::Status status = WriteViews(folder, rank, tensors, part);
   for (size_t i = 0; i < buffers.size() && optimizer.sharded(); ++i) {
     for (const AdamW::Moment moment : kMoments) {
       // By all ranks, also where writing has failed: the others wait for it.
-      const at::Tensor moments = optimizer.Moments(i, moment);
+      const at::Tensor& moments = buffers[i].gradients();
+      optimizer.GatherMoments(i, moment, moments);
       if (!status.ok() || !Writes(mesh, buffers[i].group())) continue;
       std::vector<NamedTensor> views;
       AppendViews(buffers[i], MomentPrefix(moment), moments, &views);
-      status = WriteFile(folder, absl::StrCat(rank, ".", MomentPrefix(moment), i), views, part);
+      status = WriteViews(folder, absl::StrCat(rank, ".", MomentPrefix(moment), i), views, part);
     }
   }
   return status;
-}
-
-absl::Status Publish(const CheckpointFolder& folder, const CheckpointInfo& info,
-                     int64_t optimizer_steps, const std::vector<std::string>& parts) {
-  CheckpointManifest manifest;
-  manifest.info = info;
-  manifest.optimizer_steps = optimizer_steps;
-  for (const std::string& part : parts) RETURN_IF_ERROR(AddManifestPart(part, &manifest));
-  return folder.Publish(manifest);
 }
 
 std::string Describe(const std::string& dtype, at::IntArrayRef shape) {
@@ -196,7 +143,7 @@ absl::Status SaveFiles(
   if (status.ok()) status = Agree(world, write_files(folder, &part));
   if (status.ok()) {
     const std::vector<std::string> parts = world.AllGatherText(ManifestPartText(part));
-    status = Agree(world, world.rank() == 0 ? Publish(folder, info, optimizer_steps, parts)
+    status = Agree(world, world.rank() == 0 ? PublishParts(folder, info, optimizer_steps, parts)
                                             : absl::OkStatus());
   }
   if (!status.ok() && world.rank() == 0) folder.Discard();
@@ -223,7 +170,7 @@ absl::Status SaveParameters(const std::string& run_dir, const CheckpointInfo& in
   const std::vector<std::string> mine(names.begin() + own.begin, names.begin() + own.end);
   return SaveFiles(run_dir, info, 0, world,
                    [&](const CheckpointFolder& folder, ManifestPart* part) {
-                     return WriteFile(folder, RankFile(world), mine, parameters, part);
+                     return WriteTensors(folder, RankFile(world), mine, parameters, part);
                    });
 }
 

@@ -21,7 +21,8 @@ namespace hypermoe {
 
 // Writes into a temporary folder, makes it durable, renames it. Experts are written by the ranks of
 // the first expert group, everything else by rank 0. Collective over the world; the same result on
-// every rank. On failure the temporary folder is gone and older checkpoints are untouched.
+// every rank. On failure the temporary folder is gone and older checkpoints are untouched. The
+// gradients of a sharded optimizer's buffers are lost: its moments are put together there.
 absl::Status SaveCheckpoint(const std::string& run_dir, const CheckpointInfo& info,
                             const std::vector<FlatBuffer>& buffers, const AdamW& optimizer,
                             const ProcessMesh& mesh);

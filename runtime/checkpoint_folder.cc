@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -148,12 +147,11 @@ absl::Status CheckpointFolder::Begin() const {
       RETURN_IF_ERROR(RemoveTree(absl::StrCat(parent_, "/", name)));
     }
   }
-  if (mkdir(temporary_.c_str(), 0777) != 0)
-    return ErrnoError(temporary_, "create the folder", errno);
-  return absl::OkStatus();
+  return CreatePrivateFolder(temporary_);
 }
 
 absl::Status CheckpointFolder::Publish(const CheckpointManifest& manifest) const {
+  RETURN_IF_ERROR(OpenFolderToOthers(temporary_));
   RETURN_IF_ERROR(WriteFileDurably(temporary_ + "/manifest.json", ManifestText(manifest)));
   std::error_code error;
   if (!fs::is_directory(path_, error)) {

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -58,6 +59,16 @@ absl::Status CreateFolders(const std::string& path) {
   return SyncFolder(parent);
 }
 
+absl::Status CreatePrivateFolder(const std::string& path) {
+  if (mkdir(path.c_str(), 0700) == 0) return absl::OkStatus();
+  return ErrnoError(path, "create the folder", errno);
+}
+
+absl::Status OpenFolderToOthers(const std::string& path) {
+  if (chmod(path.c_str(), 0777 & ~CurrentUmask()) == 0) return absl::OkStatus();
+  return ErrnoError(path, "set the permissions", errno);
+}
+
 absl::Status SyncFolder(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return ErrnoError(path, "open the folder", errno);
@@ -67,6 +78,17 @@ absl::Status SyncFolder(const std::string& path) {
   // themselves.
   if (error != 0 && error != EINVAL) return ErrnoError(path, "sync the folder", error);
   return absl::OkStatus();
+}
+
+mode_t CurrentUmask() {
+  // umask(2) can only be asked by setting it, for all threads.
+  std::ifstream status("/proc/self/status");
+  for (std::string key; status >> key; status.ignore(1 << 20, '\n')) {
+    unsigned mask = 0;
+    if (key == "Umask:" && status >> std::oct >> mask) return mask;
+  }
+  // Before Linux 4.7, or without /proc: nothing for others is the safe answer.
+  return 0077;
 }
 
 absl::Status WriteAll(int descriptor, const std::string& path, const std::string& text) {

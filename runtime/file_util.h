@@ -1,6 +1,8 @@
 // Files mapped into memory, folders, hashes of contents, and errors that say what the system said.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -22,10 +24,18 @@ bool IsPlainName(const std::string& name);
 
 // Creates `path` and its missing parents, durably; permissions follow the umask.
 absl::Status CreateFolders(const std::string& path);
+// A folder that is being filled: CreatePrivateFolder makes it, for this user alone, and
+// OpenFolderToOthers gives it the permissions that the umask allows.
+absl::Status CreatePrivateFolder(const std::string& path);
+absl::Status OpenFolderToOthers(const std::string& path);
 // Makes the names in folder `path` durable.
 absl::Status SyncFolder(const std::string& path);
 // The folder that holds `path`: "." for a bare name.
 std::string ParentFolder(const std::string& path);
+
+// The permissions that this process takes from what it creates. Changes nothing, so that it may be
+// asked on any thread.
+mode_t CurrentUmask();
 
 // Writes all of `text` to an open file, in whatever pieces the system takes it; `path` names it in
 // errors.

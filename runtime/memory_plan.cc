@@ -19,6 +19,7 @@
 #include "runtime/hyper_execution.h"
 #include "runtime/model_cost.h"
 #include "runtime/parameter_patterns.h"
+#include "runtime/run_length.h"
 
 namespace hypermoe {
 namespace {
@@ -160,6 +161,13 @@ void Planner::AddStatic(MemoryPlan* plan) const {
     plan->moments =
         2 * parameter_ *
         ((trained + world_size_ - 1) / world_size_ + (trained_experts + holders - 1) / holders);
+  }
+  // The first rank writes all that it holds. The last checkpoint is written without a copy.
+  const CheckpointConfig& checkpoint = config_.checkpoint();
+  if (checkpoint.asynchronous() && checkpoint.every() > 0 &&
+      checkpoint.every() < TotalSteps(config_)) {
+    const bool on_gpu = config_.mesh().device() == MeshConfig::cuda;
+    (on_gpu ? plan->host_snapshot : plan->snapshot) = plan->parameters + 2 * plan->gradients;
   }
   const auto sparse = static_cast<int64_t>(sparse_layers_.size());
   if (GeneratedOnce()) {
@@ -337,12 +345,17 @@ std::string DescribeMemory(const MemoryPlan& plan) {
                                                    {"workspace", plan.workspace},
                                                    {"communication", plan.communication},
                                                    {"allocator", plan.allocator},
+                                                   {"snapshot for checkpoints", plan.snapshot},
                                                    {"program", plan.program}};
   std::vector<std::string> texts;
   for (const auto& [name, bytes] : parts) {
     if (bytes > 0) texts.push_back(absl::StrCat(name, " ", FormatBytes(bytes)));
   }
-  return absl::StrCat(FormatBytes(plan.total()), ": ", absl::StrJoin(texts, ", "));
+  return absl::StrCat(FormatBytes(plan.total()), ": ", absl::StrJoin(texts, ", "),
+                      plan.host_snapshot == 0
+                          ? ""
+                          : absl::StrCat("; of the host's: snapshot for checkpoints ",
+                                         FormatBytes(plan.host_snapshot)));
 }
 
 }  // namespace hypermoe

@@ -22,16 +22,20 @@ struct MemoryPlan {
   int64_t workspace = 0;      // made and freed again, at that moment
   int64_t communication = 0;  // scratch of the reductions that run beside backward
   int64_t allocator = 0;      // freed, and too small or scattered for what is asked for next
+  int64_t snapshot =
+      0;                // of what this rank writes into a checkpoint; on a GPU's rank none is on it
   int64_t program = 0;  // code and buffers of LibTorch and MPI that steps touch, compiled kernels
   int64_t total() const {
     return parameters + gradients + moments + hyper_experts + activations + workspace +
-           communication + allocator + program;
+           communication + allocator + snapshot + program;
   }
+  // With mesh.device cuda, the snapshot's bytes of the host's memory, page-locked; not in total().
+  int64_t host_snapshot = 0;
 };
 
 // `expert_degree` divides `world_size`; `config` has passed ValidateConfig. Holds for a process
 // that has called UseMallocForTensors and LimitKernelCaches (process_memory.h). Mapped token files
-// and checkpoints being written are not counted.
+// are not counted.
 MemoryPlan PlanMemory(const RunConfig& config, int world_size, int expert_degree);
 
 // "2.10 GiB: parameters 203 MiB, gradients 203 MiB, ..."; parts that are 0 are left out.

@@ -1,7 +1,6 @@
 #include "runtime/model_folder_writer.h"
 
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include <cerrno>
 #include <filesystem>
@@ -98,12 +97,11 @@ class OutputFolder {
     RETURN_IF_ERROR(CreateFolders(ParentFolder(path_)));
     fs::remove_all(temporary_, error);
     if (error) return ErrnoError(temporary_, "remove the folder", error.value());
-    if (mkdir(temporary_.c_str(), 0777) != 0)
-      return ErrnoError(temporary_, "create the folder", errno);
-    return absl::OkStatus();
+    return CreatePrivateFolder(temporary_);
   }
 
   absl::Status Publish() const {
+    RETURN_IF_ERROR(OpenFolderToOthers(temporary_));
     RETURN_IF_ERROR(SyncFolder(temporary_));
     if (rename(temporary_.c_str(), path_.c_str()) != 0)
       return ErrnoError(path_, "create the folder", errno);

@@ -4,15 +4,15 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "parallel/bad_gradients.h"
 #include "parallel/replica_check.h"
+#include "runtime/train_line.h"
 
 namespace hypermoe {
 namespace {
 
-// "; not finite on the way forward: rank 2", where that is known.
+// "; losses are not finite on rank 2", if they are not.
 std::string OriginText(bool own_losses_finite, Communicator& world) {
   const std::vector<std::string> finite = world.AllGatherText(own_losses_finite ? "y" : "n");
   std::vector<size_t> ranks;
@@ -36,15 +36,13 @@ absl::Status NumberGuard::CheckStep(int64_t taken, const StepResult& result) {
 absl::Status NumberGuard::TooManySkipped(int64_t taken, const StepResult& result) {
   const std::string tensor = FirstBadGradient(trainer_.buffers(), trainer_.buckets(), *mesh_.world);
   return InternalError(absl::StrCat(
-      absl::StrFormat("step %d: loss %g, gradient norm %g: skipped, as the %d before it "
-                      "(train.max_skipped_steps allows %d in a row)",
-                      taken, result.loss, result.gradient_norm, skipped_in_a_row_ - 1,
-                      config_.max_skipped_steps()),
-      tensor.empty() ? "; all gradients are finite"
-                     : absl::StrCat("; the first gradient that is not finite is that of ", tensor),
+      "step ", taken, ": ", NumbersText(result), ": skipped, as the ", skipped_in_a_row_ - 1,
+      " before it, train.max_skipped_steps allows ", config_.max_skipped_steps(), " in a row; ",
+      tensor.empty() ? "all gradients are finite"
+                     : absl::StrCat("the first gradient that is not finite is that of ", tensor),
       OriginText(trainer_.own_losses_finite(), *mesh_.world),
-      ": training has diverged; nothing has been saved since. Lower optimizer.learning_rate and go "
-      "on from the last checkpoint"));
+      ". Parameters have stayed as before the first of these steps: lower "
+      "optimizer.learning_rate and go on from the last checkpoint"));
 }
 
 absl::Status NumberGuard::CheckReplicas(int64_t taken) {

@@ -1,6 +1,7 @@
 #include "runtime/pending_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -17,6 +18,8 @@ namespace hypermoe {
 namespace {
 
 constexpr size_t kBufferBytes = 1 << 20;
+// Of a file that is not complete, and of one that is (less the umask).
+constexpr mode_t kPendingMode = 0600, kMode = 0666;
 
 std::string LinkTo(const FileHandle& file) { return absl::StrCat("/proc/self/fd/", file.get()); }
 
@@ -34,13 +37,13 @@ absl::StatusOr<std::unique_ptr<PendingFile>> PendingFile::Create(const std::stri
   }
   const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
   if (allow_unnamed) {
-    FileHandle file(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666));
+    FileHandle file(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kPendingMode));
     // Publish needs /proc to give it a name.
     if (file.get() >= 0 && access(LinkTo(file).c_str(), F_OK) == 0) {
       return std::unique_ptr<PendingFile>(new PendingFile(path, temporary, std::move(file), false));
     }
   }
-  FileHandle file(open(temporary.c_str(), O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0666));
+  FileHandle file(open(temporary.c_str(), O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, kPendingMode));
   if (file.get() < 0) return ErrnoError(path, "write", errno);
   return std::unique_ptr<PendingFile>(new PendingFile(path, temporary, std::move(file), true));
 }
@@ -107,6 +110,8 @@ absl::Status PendingFile::ReadAt(int64_t offset, void* bytes, size_t size) {
 
 absl::Status PendingFile::Sync() {
   RETURN_IF_ERROR(Flush());
+  if (fchmod(file_.get(), kMode & ~CurrentUmask()) != 0)
+    return ErrnoError(path_, "set the permissions", errno);
   return fsync(file_.get()) == 0 ? absl::OkStatus() : ErrnoError(path_, "write", errno);
 }
 

@@ -15,7 +15,7 @@ namespace hypermoe {
 
 // A file being written that has no name until Publish, so that nothing is left of it if the process
 // is killed before; where the file system lacks unnamed files (NFS), its name is PATH.tmp.PID and
-// it is removed on destruction.
+// it is removed on destruction. Until Sync it is for this user alone, then as the umask says.
 class PendingFile {
  public:
   // Creates missing folders. Fails if `path` is something else than a file.
@@ -30,7 +30,7 @@ class PendingFile {
   // Overwrites or reads bytes appended before.
   absl::Status WriteAt(int64_t offset, const void* bytes, size_t size);
   absl::Status ReadAt(int64_t offset, void* bytes, size_t size);
-  // Makes what was appended durable. Call before Publish.
+  // Makes what was appended durable, and the permissions final. Call before Publish.
   absl::Status Sync();
   // Gives the file its name, in place of any older one. Durable after SyncFolder (file_util.h).
   absl::Status Publish();

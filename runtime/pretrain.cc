@@ -14,6 +14,8 @@
 #include "parallel/progress_marks.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint.h"
+#include "runtime/checkpoint_saver.h"
+#include "runtime/checkpoint_space.h"
 #include "runtime/config_loader.h"
 #include "runtime/dataset.h"
 #include "runtime/file_util.h"
@@ -48,9 +50,18 @@ class Run {
         stop_(options.stop_sources) {}
 
   absl::Status Execute() {
+    absl::Status status = Train();
+    // Training has failed, on all ranks alike: a checkpoint under way is the more welcome.
+    if (saver_ != nullptr) status.Update(saver_->Wait());
+    return status;
+  }
+
+ private:
+  absl::Status Train() {
     RETURN_IF_ERROR(Open());
     RETURN_IF_ERROR(StopIfAsked(start_));
     RETURN_IF_ERROR(Resume());
+    RETURN_IF_ERROR(PrepareSaving());
     RETURN_IF_ERROR(Agree(*mesh_.world, OpenFolder()));
     RETURN_IF_ERROR(StopIfAsked(start_));
     RETURN_IF_ERROR(MakeUpForValidation());
@@ -62,17 +73,20 @@ class Run {
     return Finish();
   }
 
- private:
   absl::Status Open();
   absl::Status Resume();
+  int64_t End() const;  // of the steps that this process is to take
   absl::Status CheckProfiledSteps() const;
   absl::Status LoadFrom(const std::string& checkpoint);
   absl::Status StartFromModel();
+  absl::Status PrepareSaving();
   absl::Status OpenFolder();
   absl::Status Step(int64_t step);
   absl::Status MakeUpForValidation();
   absl::Status Validate(int64_t steps_taken, int64_t max_windows);
+  absl::Status PrepareSave(int64_t steps_taken);
   absl::Status Save(int64_t steps_taken);
+  absl::Status SaveLast(int64_t steps_taken);
   absl::Status StopIfAsked(int64_t steps_taken);
   absl::Status StopAsAsked(int64_t steps_taken);
   absl::Status StopHere(int64_t steps_taken, const std::string& by);
@@ -92,10 +106,10 @@ class Run {
   std::unique_ptr<ValidationWindows> windows_;
   std::unique_ptr<RunReport> report_;  // rank 0
   std::unique_ptr<StepProfiler> profiler_;
+  std::unique_ptr<CheckpointSaver> saver_;
   int64_t resident_before_ = 0;   // bytes, when the trainer was built
-  int64_t training_memory_ = 0;   // bytes at most, up to the first checkpoint; 0: not trained here
+  int64_t training_memory_ = 0;   // bytes at most, without the last save; 0: not trained here
   int64_t start_ = 0;             // steps taken before this process
-  int64_t saved_ = -1;            // step of the newest checkpoint
   double validation_loss_ = 0;    // the latest
   bool validation_owed_ = false;  // that of start_, which a stop has cut short
 };
@@ -146,17 +160,19 @@ absl::Status Run::Resume() {
   return CheckProfiledSteps();
 }
 
+int64_t Run::End() const {
+  return options_.stop_at_step > 0 ? std::min(options_.stop_at_step, TotalSteps(config_))
+                                   : TotalSteps(config_);
+}
+
 // That every step to profile is one that this process takes.
 absl::Status Run::CheckProfiledSteps() const {
   const ProfiledSteps& profile = options_.profile;
-  const int64_t end = options_.stop_at_step > 0
-                          ? std::min(options_.stop_at_step, TotalSteps(config_))
-                          : TotalSteps(config_);
-  if (profile.first == 0 || (profile.first > start_ && profile.last <= end)) {
+  if (profile.first == 0 || (profile.first > start_ && profile.last <= End())) {
     return absl::OkStatus();
   }
   return UsageError(absl::StrCat("--profile_steps ", profile.first, ":", profile.last,
-                                 " is not within steps ", start_ + 1, " to ", end,
+                                 " is not within steps ", start_ + 1, " to ", End(),
                                  ", which are to be taken: give steps of them"));
 }
 
@@ -178,7 +194,7 @@ absl::Status Run::LoadFrom(const std::string& checkpoint) {
   RETURN_IF_ERROR(LoadCheckpoint(checkpoint, config_.model().num_experts(), trainer_->buffers(),
                                  trainer_->optimizer()));
   trainer_->model().ParametersChanged();
-  start_ = saved_ = info.step;
+  start_ = info.step;
   if (!first_rank_) return absl::OkStatus();
   std::fprintf(stderr, "resuming from %s\n", checkpoint.c_str());
   if (info.world_size != mesh_.world->size() || info.expert_parallel != mesh_.expert->size() ||
@@ -208,6 +224,24 @@ absl::Status Run::StartFromModel() {
   std::fprintf(stderr, "starting from %s\n", from.c_str());
   for (const std::string& change : plan.changes)
     std::fprintf(stderr, "note: the model does not begin as it is there: %s\n", change.c_str());
+  return absl::OkStatus();
+}
+
+// Before the run's folder is touched. Rank 0 writes there most, and speaks for all.
+absl::Status Run::PrepareSaving() {
+  CheckpointInfo info;
+  info.config = config_;
+  info.data_fingerprint = splits_.fingerprint;
+  info.world_size = mesh_.world->size();
+  info.expert_parallel = mesh_.expert->size();
+  info.threads = options_.threads;
+  saver_ =
+      std::make_unique<CheckpointSaver>(options_.run_dir, info, mesh_, start_,
+                                        [this](const std::string& text) { report_->Note(text); });
+  absl::StatusOr<std::string> space = "";
+  if (first_rank_) space = CheckSpace(options_.run_dir, config_, start_, End());
+  RETURN_IF_ERROR(Agree(*mesh_.world, space.status()));
+  if (!space->empty()) std::fprintf(stderr, "%s\n", space->c_str());
   return absl::OkStatus();
 }
 
@@ -252,13 +286,15 @@ absl::Status Run::Step(int64_t step) {
   const bool profiled = profiler_->Covers(taken);
   if (profiled) RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->Begin()));
   const auto begin = std::chrono::steady_clock::now();
-  const StepResult result =
-      trainer_->TrainStep(step, [this] { return StepVotes{.stop = stop_.Asked() ? 1 : 0}; });
+  const StepResult result = trainer_->TrainStep(step, [this] {
+    return StepVotes{.stop = stop_.Asked() ? 1 : 0, .saving = saver_->working() ? 1 : 0};
+  });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   if (profiled) RETURN_IF_ERROR(Agree(*mesh_.world, profiler_->End(taken)));
   if (first_rank_) report_->Step(taken, result, seconds.count());
   if (options_.after_step) options_.after_step(taken, *trainer_);
   RETURN_IF_ERROR(numbers_->CheckStep(taken, result));
+  RETURN_IF_ERROR(saver_->Advance(result.votes.saving));
   if (result.votes.stop > 0) return StopAsAsked(taken);
   if (taken == TotalSteps(config_)) return absl::OkStatus();
   const bool validation = IsDue(config_.train().validation_every(), taken);
@@ -279,43 +315,37 @@ absl::Status Run::MakeUpForValidation() {
 }
 
 absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
+  // It may take long, and has no votes by which a checkpoint under way would be published.
+  RETURN_IF_ERROR(saver_->Wait());
   MarkPhase("evaluate");
   const std::optional<double> loss =
       trainer_->Evaluate(*windows_, max_windows, [this] { return stop_.Asked(); });
   if (!loss.has_value()) return StopAsAsked(steps_taken);
   validation_loss_ = *loss;
   // A run that was complete when it was resumed has this line already.
-  if (first_rank_ && (validation_owed_ || saved_ != steps_taken))
+  if (first_rank_ && (validation_owed_ || saver_->newest() != steps_taken))
     report_->Validation(steps_taken, validation_loss_);
   validation_owed_ = false;
   return Agree(*mesh_.world, ReportStatus());
 }
 
-absl::Status Run::Save(int64_t steps_taken) {
-  if (saved_ == steps_taken) return absl::OkStatus();
+// A checkpoint says that all lines up to its step have been written (but for a validation that a
+// stop has cut short), and holds what all ranks agree about.
+absl::Status Run::PrepareSave(int64_t steps_taken) {
   RETURN_IF_ERROR(numbers_->CheckReplicas(steps_taken));
   MarkPhase("save");
-  // Writing is not part of what training needs.
-  if (training_memory_ == 0)
-    training_memory_ = ReadProcessMemory().peak_resident - resident_before_;
-  RETURN_IF_ERROR(Agree(*mesh_.world, ReportStatus()));
-  CheckpointInfo info;
-  info.step = steps_taken;
-  info.config = config_;
-  info.data_fingerprint = splits_.fingerprint;
-  info.world_size = mesh_.world->size();
-  info.expert_parallel = mesh_.expert->size();
-  info.threads = options_.threads;
-  RETURN_IF_ERROR(
-      SaveCheckpoint(options_.run_dir, info, trainer_->buffers(), trainer_->optimizer(), mesh_));
-  saved_ = steps_taken;
-  if (!first_rank_ || config_.checkpoint().keep() == 0) return absl::OkStatus();
-  const absl::Status removed =
-      RemoveOldCheckpoints(options_.run_dir, steps_taken, config_.checkpoint().keep());
-  if (!removed.ok()) {
-    report_->Note(absl::StrCat("warning: old checkpoints stay: ", removed.message()));
-  }
-  return absl::OkStatus();
+  return Agree(*mesh_.world, ReportStatus());
+}
+
+absl::Status Run::Save(int64_t steps_taken) {
+  RETURN_IF_ERROR(PrepareSave(steps_taken));
+  return saver_->Save(steps_taken, trainer_->buffers(), trainer_->optimizer());
+}
+
+absl::Status Run::SaveLast(int64_t steps_taken) {
+  if (steps_taken > start_) training_memory_ = ReadProcessMemory().peak_resident - resident_before_;
+  RETURN_IF_ERROR(PrepareSave(steps_taken));
+  return saver_->SaveLast(steps_taken, trainer_->buffers(), trainer_->optimizer());
 }
 
 absl::Status Run::StopIfAsked(int64_t steps_taken) {
@@ -331,8 +361,8 @@ absl::Status Run::StopAsAsked(int64_t steps_taken) {
 
 absl::Status Run::StopHere(int64_t steps_taken, const std::string& by) {
   // Without a step of its own this process has nothing new to save.
-  if (steps_taken > start_) RETURN_IF_ERROR(Save(steps_taken));
-  const bool at_step = steps_taken == options_.stop_at_step;
+  if (steps_taken > start_) RETURN_IF_ERROR(SaveLast(steps_taken));
+  const bool at_step = options_.stop_at_step > 0 && steps_taken == options_.stop_at_step;
   RETURN_IF_ERROR(Agree(
       *mesh_.world, first_rank_ ? RecordStop(options_.run_dir, by, at_step) : absl::OkStatus()));
   if (report_ != nullptr) report_->EndProgress();
@@ -345,10 +375,8 @@ absl::Status Run::StopHere(int64_t steps_taken, const std::string& by) {
 }
 
 absl::Status Run::Finish() {
-  // In this order everywhere: a checkpoint says that all lines up to its step have been written,
-  // but for a validation that a stop has cut short.
   RETURN_IF_ERROR(Validate(TotalSteps(config_), 0));
-  RETURN_IF_ERROR(Save(TotalSteps(config_)));
+  RETURN_IF_ERROR(SaveLast(TotalSteps(config_)));
   if (first_rank_) report_->EndProgress();
   mesh_.world->AllReduceMax(at::from_blob(&training_memory_, {1}, at::kLong));
   const absl::StatusOr<std::string> checkpoint = ResolveCheckpoint(options_.run_dir);

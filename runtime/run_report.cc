@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "absl/strings/str_format.h"
+#include "absl/strings/str_cat.h"
 #include "runtime/model_cost.h"
 #include "runtime/run_length.h"
 #include "runtime/train_line.h"
@@ -64,9 +64,8 @@ void RunReport::Step(int64_t step, const StepResult& result, double seconds) {
   sample.seconds_left = smooth_step_seconds_ * static_cast<double>(sample.steps - step);
   progress_->Show(sample);
   if (result.skipped) {
-    progress_->Note(absl::StrFormat(
-        "warning: step %d is skipped: loss %g, gradient norm %g; parameters stay as they were",
-        step, result.loss, result.gradient_norm));
+    progress_->Note(absl::StrCat("warning: step ", step, " is skipped: ", NumbersText(result),
+                                 "; parameters stay as they were"));
   }
   const std::string dead = experts_.Observe(result.tokens_LN);
   if (!dead.empty()) progress_->Note("warning: " + dead);

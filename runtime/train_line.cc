@@ -1,11 +1,16 @@
 #include "runtime/train_line.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <vector>
 
-namespace hypermoe {
+#include "absl/strings/str_cat.h"
 
+namespace hypermoe {
 namespace {
+
+// A NaN's sign means nothing.
+std::string NumberText(double number) { return std::isnan(number) ? "NaN" : absl::StrCat(number); }
 
 // Of the step, by kind of collective: calls and seconds of a rank in the mean, bytes of all ranks.
 nlohmann::json TrafficOf(const StepResult& result) {
@@ -58,6 +63,11 @@ nlohmann::json TrainLine(int64_t step, int64_t tokens, const StepRate& rate,
                          {"traffic", TrafficOf(result)}};
   if (rate.mfu.has_value()) line["mfu"] = *rate.mfu;
   return line;
+}
+
+std::string NumbersText(const StepResult& result) {
+  return absl::StrCat("loss ", NumberText(result.loss), ", gradient norm ",
+                      NumberText(result.gradient_norm));
 }
 
 }  // namespace hypermoe

@@ -1,9 +1,10 @@
-// What a training step says in metrics.jsonl.
+// What a training step says in metrics.jsonl and in messages.
 #pragma once
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <string>
 
 #include "runtime/trainer.h"
 
@@ -19,5 +20,8 @@ struct StepRate {
 // Event files (runtime/event_file.h) show every number in it that stands at the top.
 nlohmann::json TrainLine(int64_t step, int64_t tokens, const StepRate& rate,
                          const StepResult& result);
+
+// "loss 5.5578, gradient norm NaN".
+std::string NumbersText(const StepResult& result);
 
 }  // namespace hypermoe

@@ -347,7 +347,7 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
   absl::StatusOr<std::vector<Variant>> read = ReadVariants(arguments, world->size());
   RETURN_IF_ERROR(Agree(*world, read.status()));
   std::vector<Variant>& variants = *read;
-  RETURN_IF_ERROR(CheckDriftOption(arguments, variants, world->size()));
+  RETURN_IF_ERROR(Agree(*world, CheckDriftOption(arguments, variants, world->size())));
   for (const Variant& variant : variants) {
     if (variant.config.runtime().threads() != variants.front().config.runtime().threads()) {
       return UsageError(

@@ -2,8 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/resource.h>
 
 #include <filesystem>
 #include <optional>
@@ -11,6 +9,7 @@
 
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
 #include "tests/support/shared_folder.h"
@@ -75,25 +74,6 @@ TEST(CheckpointLayoutTest, EachTensorIsWrittenOnceByAsManyRanksAsShareIt) {
               "rank_0000" + std::to_string(layout.expert - 1) + ".safetensors");
   }
 }
-
-// While alive, this process cannot write beyond `bytes` into any file, as on a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    handler_ = signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit = {bytes, old_.rlim_max};
-    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    signal(SIGXFSZ, handler_);
-  }
-
- private:
-  rlimit old_;
-  sighandler_t handler_;
-};
 
 TEST(CheckpointFailureTest, ARankThatCannotWriteFailsAllAndLeavesTheOlderCheckpoint) {
   const SharedFolder folder;

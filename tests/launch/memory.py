@@ -25,6 +25,7 @@ model { vocab_size: 257 sequence_length: 256 num_layers: 6 hidden_size: 64 num_h
 hyper { bottleneck_dim: 16 hidden_dim: 16 }
 data { train { prefix: "text" } validation_fraction: 0.05 }
 train { steps: 3 batch_size: 32 }
+checkpoint { every: 0 }
 optimizer { warmup_steps: 1 }
 runtime { threads: 1 }
 """
@@ -42,9 +43,12 @@ VARIANTS = [
     ("owner", 2, ["model.kind=hyper", "hyper.execution=owner", "mesh.expert_parallel=2"]),
     ("replicated", 2, ["model.kind=moe", "mesh.expert_parallel=1"] + LARGE),
     ("zero1", 2, ["model.kind=moe", "mesh.expert_parallel=1", "optimizer.zero1=true"] + LARGE),
+    ("snapshot", 1, ["model.kind=moe", "checkpoint.every=1"] + LARGE),
+    ("waiting", 1, ["model.kind=moe", "checkpoint.every=1", "checkpoint.asynchronous=false"] + LARGE),
+    ("snapshot_zero1", 2, ["model.kind=moe", "mesh.expert_parallel=1", "optimizer.zero1=true", "checkpoint.every=1"] + LARGE),
 ]
 # A way to save memory, and what it is compared with.
-SAVINGS = [("recompute", "hyper"), ("zero1", "replicated")]
+SAVINGS = [("recompute", "hyper"), ("zero1", "replicated"), ("waiting", "snapshot")]
 
 
 def parse(stdout):

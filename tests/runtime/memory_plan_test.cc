@@ -53,6 +53,32 @@ TEST(PlanMemoryTest, Zero1SharesMomentsOverTheRanksThatHoldTheSame) {
   EXPECT_EQ(plan.gradients, plan.parameters);
 }
 
+// A copy of all that the first rank holds, where checkpoints are written beside training.
+TEST(PlanMemoryTest, CountsTheSnapshotOfCheckpoints) {
+  const std::vector<std::string> often = {"model.kind=moe", "train.steps=100",
+                                          "checkpoint.every=10"};
+  const auto with = [&](const std::string& setting) {
+    std::vector<std::string> all = often;
+    all.push_back(setting);
+    return Plan(all, 2, 1);
+  };
+  const MemoryPlan beside = Plan(often, 2, 1);
+  EXPECT_EQ(beside.snapshot, 3 * beside.parameters);
+  EXPECT_EQ(with("optimizer.zero1=true").snapshot, beside.snapshot);
+  EXPECT_NE(DescribeMemory(beside).find("snapshot for checkpoints"), std::string::npos);
+  EXPECT_EQ(with("checkpoint.asynchronous=false").snapshot, 0);
+  // The last one alone is written without a copy.
+  EXPECT_EQ(with("checkpoint.every=100").snapshot, 0);
+  EXPECT_EQ(with("checkpoint.every=0").snapshot, 0);
+  EXPECT_EQ(with("train.freeze=wte.*").snapshot, beside.snapshot - 2 * 4 * 50257 * 768);
+  // Not in the memory of a GPU.
+  const MemoryPlan gpu = with("mesh.device=cuda");
+  EXPECT_EQ(gpu.snapshot, 0);
+  EXPECT_EQ(gpu.host_snapshot, beside.snapshot);
+  EXPECT_EQ(gpu.total(), with("checkpoint.asynchronous=false").total());
+  EXPECT_NE(DescribeMemory(gpu).find("of the host's: snapshot"), std::string::npos);
+}
+
 TEST(PlanMemoryTest, CountsGeneratedMatricesWhereTheyAre) {
   const int64_t of_expert = 2 * 768 * 64 * 4;  // down and up, float32
   EXPECT_EQ(Plan({"model.kind=moe"}).hyper_experts, 0);

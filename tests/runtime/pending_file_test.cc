@@ -1,9 +1,11 @@
 #include "runtime/pending_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <string>
 
+#include "runtime/file_util.h"
 #include "tests/support/temporary_folder.h"
 
 namespace hypermoe {
@@ -35,6 +37,26 @@ TEST(PendingFileTest, BothWaysPublishWholeOrNothing) {
     ASSERT_TRUE(file->Publish().ok());
     EXPECT_EQ(ReadFile(folder / "f"), "aBc" + large);
     EXPECT_EQ(folder.size(), 1);
+  }
+}
+
+TEST(PendingFileTest, IsForTheUserAloneUntilItIsSynced) {
+  for (const mode_t mask : {0022, 0077, 0000}) {
+    const TemporaryFolder folder;
+    const mode_t old = umask(mask);
+    EXPECT_EQ(CurrentUmask(), mask);
+    const auto file = *PendingFile::Create(folder / "f", /*allow_unnamed=*/false);
+    struct stat info;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+      ASSERT_EQ(stat(entry.path().c_str(), &info), 0);
+      EXPECT_EQ(info.st_mode & 0777, 0600u);
+    }
+    EXPECT_EQ(folder.size(), 1);
+    EXPECT_TRUE(file->Sync().ok());
+    EXPECT_TRUE(file->Publish().ok());
+    umask(old);
+    ASSERT_EQ(stat((folder / "f").c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, mode_t{0666} & ~mask);
   }
 }
 

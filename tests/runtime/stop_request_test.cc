@@ -55,8 +55,8 @@ TEST(StopRequestTest, RecordsOnlyWhatTheUserHasEnded) {
   // A run that has no folder yet.
   EXPECT_TRUE(RecordStop(run / "none", "SIGUSR1", /*by_user=*/false).ok());
   // What cannot be recorded would be started again.
-  EXPECT_EQ(ExitCodeOf(RecordStop(run / "none", "--stop_at_step", /*by_user=*/true)),
-            ExitCode::kIo);
+  std::filesystem::create_directory(run / "stopped");
+  EXPECT_EQ(ExitCodeOf(RecordStop(run.path(), "--stop_at_step", /*by_user=*/true)), ExitCode::kIo);
 }
 
 }  // namespace

@@ -89,6 +89,17 @@ class Benchmarks(unittest.TestCase):
         self.fails(64, "--evaluation", program(*arguments, "--evaluation", ranks=2))
         self.fails(64, "is 0", program(*arguments, "--set=train.drift_check_every=0", ranks=2))
 
+    def test_a_watchdog_is_timed_beside_none_and_changes_nothing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            watch = ["--watchdog", os.path.join(folder, "watch")]
+            machine, lines = self.lines(program("bench_train_step", "--json", "--kind=moe", *watch, *SMALL, ranks=2))
+            self.assertEqual(os.listdir(folder), [])
+        results = [line for line in lines if "kind" in line]
+        self.assertEqual([result["kind"] for result in results], ["moe", "moe watched"])
+        self.assertEqual(results[0]["loss"], results[1]["loss"])
+        pairs = [(line["time_of"], line["over"]) for line in lines if "ratio" in line]
+        self.assertEqual(pairs, [("moe watched", "moe")])
+
     def test_evaluation_is_timed_too(self):
         for ranks in (1, 2):
             machine, lines = self.lines(program("bench_train_step", "--json", "--evaluation", "--kind=moe,hyper", *SMALL, ranks=ranks))
@@ -135,6 +146,31 @@ class Benchmarks(unittest.TestCase):
         self.fails(64, "--width is 63", program("bench_small_gemm", "--width=63"))
         self.fails(64, "--bottleneck is 16: expected a multiple of 32",
                    program("bench_small_gemm", "--dtype=bfloat16", "--bottleneck=16"))
+
+    def test_checkpoint_stall_saves_both_ways(self):
+        small = [option for option in SMALL if not option.startswith("--steps")] + ["--saves=3", "--steps=2"]
+        with tempfile.TemporaryDirectory() as folder:
+            done = program("bench_checkpoint_stall", "--json", "--folder", folder, *small, ranks=2)
+            machine, lines = self.lines(done)
+            for way in ("background", "waiting"):  # checkpoint.keep 1
+                checkpoints = os.listdir(os.path.join(folder, way, "checkpoints"))
+                self.assertEqual(len([name for name in checkpoints if name.startswith("step_")]), 1, checkpoints)
+            table = program("bench_checkpoint_stall", "--folder", folder, *small).stdout
+        self.assertEqual(machine["ranks"], 2)
+        background, waiting = lines
+        self.assertEqual((background["way"], waiting["way"]), ("background", "waiting"))
+        for result in lines:
+            self.assertEqual(result["saves"], 3)
+            for name in ("stall_seconds", "durable_seconds", "step_seconds"):
+                self.assertEqual(result[name], sorted(result[name]))
+                self.assertLess(0, result[name][0])
+        # Each takes two phases, so at least two steps; waiting none.
+        self.assertGreaterEqual(background["steps_beside"], 6)
+        self.assertEqual(waiting["steps_beside"], 0)
+        self.assertNotIn("step_beside_seconds", waiting)
+        self.assertRegex(table, r"(?m)^background +\d+\.\d{4} +\d+\.\d{4} +\d+\.\d{4} +\d+\.\d{4} +\d+\.\d{4}$")
+        self.assertRegex(table, r"(?m)^waiting .* -$")
+        self.fails(64, "--folder", program("bench_checkpoint_stall"))
 
     def test_bad_options_are_one_error(self):
         self.fails(64, "--steps", program("bench_train_step", "--steps=0"))

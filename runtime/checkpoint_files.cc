@@ -1,0 +1,57 @@
+#include "runtime/checkpoint_files.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "runtime/safetensors.h"
+
+namespace hypermoe {
+
+std::string MomentPrefix(AdamW::Moment moment) {
+  return moment == AdamW::Moment::kFirst ? kFirstMomentPrefix : kSecondMomentPrefix;
+}
+
+void AppendViews(const FlatBuffer& buffer, const std::string& prefix, const at::Tensor& flat,
+                 std::vector<NamedTensor>* views) {
+  for (size_t i = 0; i < buffer.parameters().size(); ++i) {
+    if (!prefix.empty() && buffer.parameters()[i]->frozen) continue;
+    for (NamedTensor& view : GlobalViews(*buffer.parameters()[i], buffer.View(flat, i))) {
+      views->push_back({prefix + view.name, std::move(view.tensor)});
+    }
+  }
+}
+
+bool Writes(const ProcessMesh& mesh, ParameterGroup group) {
+  return group == ParameterGroup::kExpert ? mesh.expert_data->rank() == 0 : mesh.world->rank() == 0;
+}
+
+std::string RankFile(const Communicator& world) {
+  return absl::StrFormat("rank_%05d", world.rank());
+}
+
+absl::Status WriteTensors(const CheckpointFolder& folder, const std::string& file,
+                          const std::vector<std::string>& names, const TensorSource& source,
+                          ManifestPart* part) {
+  if (names.empty()) return absl::OkStatus();
+  const std::string file_name = file + ".safetensors";
+  ASSIGN_OR_RETURN(
+      part->files[file_name],
+      WriteSafetensors(absl::StrCat(folder.temporary(), "/", file_name), names, source, {}));
+  for (const std::string& name : names) {
+    const TensorEntry& entry = source.entries().at(name);
+    part->tensors[name] = {file_name, SafetensorsDtype(entry.dtype), entry.shape};
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PublishParts(const CheckpointFolder& folder, const CheckpointInfo& info,
+                          int64_t optimizer_steps, const std::vector<std::string>& parts) {
+  CheckpointManifest manifest;
+  manifest.info = info;
+  manifest.optimizer_steps = optimizer_steps;
+  for (const std::string& part : parts) RETURN_IF_ERROR(AddManifestPart(part, &manifest));
+  return folder.Publish(manifest);
+}
+
+}  // namespace hypermoe

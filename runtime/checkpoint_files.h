@@ -1,0 +1,45 @@
+// What saving at once and saving in the background have in common: which tensors a rank writes,
+// their names, and how the files of all ranks become a checkpoint.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "parallel/adamw.h"
+#include "parallel/flat_buffer.h"
+#include "parallel/process_mesh.h"
+#include "runtime/checkpoint_folder.h"
+#include "runtime/checkpoint_manifest.h"
+#include "runtime/status.h"
+#include "runtime/tensor_source.h"
+
+namespace hypermoe {
+
+constexpr AdamW::Moment kMoments[] = {AdamW::Moment::kFirst, AdamW::Moment::kSecond};
+
+// What stands before a parameter's name in that of its moment.
+std::string MomentPrefix(AdamW::Moment moment);
+
+// Appends the parts of `flat` (values or, with its prefix, a moment of the buffer) under their
+// global names. Frozen parameters have no moments.
+void AppendViews(const FlatBuffer& buffer, const std::string& prefix, const at::Tensor& flat,
+                 std::vector<NamedTensor>* views);
+
+// Each tensor is one rank's to write: experts of the first expert group's, all else of rank 0.
+bool Writes(const ProcessMesh& mesh, ParameterGroup group);
+
+// The name of a rank's file, without ending.
+std::string RankFile(const Communicator& world);
+
+// Writes the tensors `names` of `source` as FILE.safetensors into the temporary folder, durably,
+// and what is in it into `part`. Nothing for no tensors. Local.
+absl::Status WriteTensors(const CheckpointFolder& folder, const std::string& file,
+                          const std::vector<std::string>& names, const TensorSource& source,
+                          ManifestPart* part);
+
+// Makes a checkpoint of the files that all ranks have written; `parts` are theirs, as text. Local,
+// for one rank.
+absl::Status PublishParts(const CheckpointFolder& folder, const CheckpointInfo& info,
+                          int64_t optimizer_steps, const std::vector<std::string>& parts);
+
+}  // namespace hypermoe

@@ -1,0 +1,166 @@
+#include "runtime/checkpoint_saver.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "parallel/steady_seconds.h"
+#include "runtime/agreement.h"
+#include "runtime/checkpoint.h"
+#include "runtime/checkpoint_files.h"
+
+namespace hypermoe {
+namespace {
+
+// Tensors in memory that cannot be read any more once a stop is requested, so that writing them
+// ends.
+class StoppableTensors final : public TensorSource {
+ public:
+  StoppableTensors(const std::vector<NamedTensor>& tensors, std::stop_token stop)
+      : tensors_(tensors), stop_(std::move(stop)) {}
+  const std::map<std::string, TensorEntry>& entries() const override { return tensors_.entries(); }
+  absl::StatusOr<at::Tensor> Read(const std::string& name) const override {
+    if (stop_.stop_requested()) return InternalError("saving a checkpoint was given up");
+    return tensors_.Read(name);
+  }
+
+ private:
+  TensorsInMemory tensors_;
+  std::stop_token stop_;
+};
+
+absl::Status RemoveTooOld(const std::string& run_dir, const CheckpointInfo& info) {
+  const int32_t keep = info.config.checkpoint().keep();
+  return keep == 0 ? absl::OkStatus() : RemoveOldCheckpoints(run_dir, info.step, keep);
+}
+
+}  // namespace
+
+CheckpointSaver::CheckpointSaver(std::string run_dir, CheckpointInfo info, const ProcessMesh& mesh,
+                                 int64_t newest, Note note, CheckpointSaverHooks hooks)
+    : run_dir_(std::move(run_dir)),
+      info_(std::move(info)),
+      mesh_(mesh),
+      first_rank_(mesh.world->rank() == 0),
+      note_(std::move(note)),
+      hooks_(std::move(hooks)),
+      newest_(newest) {}
+
+absl::Status CheckpointSaver::Save(int64_t step, const std::vector<FlatBuffer>& buffers,
+                                   const AdamW& optimizer) {
+  RETURN_IF_ERROR(Wait());
+  if (step == newest_) return absl::OkStatus();
+  return Judge(info_.config.checkpoint().asynchronous() ? Begin(step, buffers, optimizer)
+                                                        : SaveNow(step, buffers, optimizer));
+}
+
+absl::Status CheckpointSaver::SaveLast(int64_t step, const std::vector<FlatBuffer>& buffers,
+                                       const AdamW& optimizer) {
+  RETURN_IF_ERROR(Wait());
+  return step == newest_ ? absl::OkStatus() : SaveNow(step, buffers, optimizer);
+}
+
+absl::Status CheckpointSaver::SaveNow(int64_t step, const std::vector<FlatBuffer>& buffers,
+                                      const AdamW& optimizer) {
+  info_.step = step;
+  began_ = SteadySeconds();
+  const absl::Status saved = SaveCheckpoint(run_dir_, info_, buffers, optimizer, mesh_);
+  if (saved.ok() && first_rank_) {
+    removed_ = std::make_shared<absl::Status>(RemoveTooOld(run_dir_, info_));
+  }
+  return Conclude(saved);
+}
+
+absl::Status CheckpointSaver::Begin(int64_t step, const std::vector<FlatBuffer>& buffers,
+                                    const AdamW& optimizer) {
+  info_.step = step;
+  began_ = SteadySeconds();
+  const CheckpointFolder folder(run_dir_, step);
+  const absl::Status begun = Agree(*mesh_.world, first_rank_ ? folder.Begin() : absl::OkStatus());
+  if (!begun.ok()) return Conclude(begun);
+  if (snapshot_ == nullptr) snapshot_ = std::make_shared<CheckpointSnapshot>(hooks_.memory);
+  snapshot_->Take(buffers, optimizer, mesh_);
+  StartWriting();
+  return absl::OkStatus();
+}
+
+void CheckpointSaver::StartWriting() {
+  phase_ = Phase::kWriting;
+  part_ = std::make_shared<ManifestPart>();
+  work_ = std::make_unique<BackgroundWork>(
+      [folder = CheckpointFolder(run_dir_, info_.step), file = RankFile(*mesh_.world),
+       snapshot = snapshot_, part = part_, before = hooks_.before](const std::stop_token& stop) {
+        if (before) before("write");
+        const StoppableTensors tensors(snapshot->tensors(), stop);
+        std::vector<std::string> names;
+        for (const auto& [name, entry] : tensors.entries()) names.push_back(name);
+        return WriteTensors(folder, file, names, tensors, part.get());
+      });
+}
+
+void CheckpointSaver::StartPublishing(std::vector<std::string> parts) {
+  phase_ = Phase::kPublishing;
+  if (!first_rank_) return;
+  removed_ = std::make_shared<absl::Status>();
+  work_ = std::make_unique<BackgroundWork>([run_dir = run_dir_, info = info_,
+                                            steps = snapshot_->optimizer_steps(),
+                                            parts = std::move(parts), removed = removed_,
+                                            before = hooks_.before](const std::stop_token&) {
+    if (before) before("publish");
+    RETURN_IF_ERROR(PublishParts(CheckpointFolder(run_dir, info.step), info, steps, parts));
+    *removed = RemoveTooOld(run_dir, info);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CheckpointSaver::Advance(int64_t ranks_at_work) {
+  if (phase_ == Phase::kIdle || ranks_at_work > 0) return absl::OkStatus();
+  return Judge(EndPhase());
+}
+
+absl::Status CheckpointSaver::Wait() {
+  while (phase_ != Phase::kIdle) RETURN_IF_ERROR(Judge(EndPhase()));
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointSaver::EndPhase() {
+  absl::Status own;
+  // Out of the object first: Take may throw.
+  if (const std::unique_ptr<BackgroundWork> work = std::move(work_)) own = work->Take();
+  const absl::Status status = Agree(*mesh_.world, own);
+  if (!status.ok() || phase_ == Phase::kPublishing) return Conclude(status);
+  StartPublishing(mesh_.world->AllGatherText(ManifestPartText(*part_)));
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointSaver::Conclude(const absl::Status& outcome) {
+  phase_ = Phase::kIdle;
+  const CheckpointFolder folder(run_dir_, info_.step);
+  if (!outcome.ok()) {
+    if (first_rank_) folder.Discard();
+    return {outcome.code(), absl::StrCat("the checkpoint of step ", info_.step,
+                                         " could not be saved: ", outcome.message(),
+                                         " (those of earlier steps are as they were)")};
+  }
+  newest_ = info_.step;
+  if (!first_rank_) return absl::OkStatus();
+  note_(absl::StrFormat("saved %s, %.1f s after step %d", folder.path(), SteadySeconds() - began_,
+                        info_.step));
+  if (!removed_->ok()) {
+    note_(absl::StrCat("warning: old checkpoints stay: ", removed_->message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointSaver::Judge(const absl::Status& status) const {
+  const bool go_on = info_.config.checkpoint().on_save_error() == CheckpointConfig::continue_;
+  if (status.ok() || !go_on) return status;
+  if (first_rank_) {
+    note_(absl::StrCat("warning: ", status.message(),
+                       "; training goes on, and the next is tried "
+                       "when it is due"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hypermoe
