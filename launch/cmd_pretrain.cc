@@ -152,9 +152,10 @@ JobBody DefinePretrain(CLI::App& app) {
       ->type_name("DIR");
   AddSetOption(app, &arguments->overrides,
                "Change one field of the configuration; may be repeated");
-  app.add_option("--resume", arguments->resume,
-                 "auto: go on from the newest checkpoint of --run_dir, if any; never: refuse a "
-                 "folder that holds a run")
+  app.add_option(
+         "--resume", arguments->resume,
+         "auto: go on from the newest intact checkpoint of --run_dir, if it has any; never: "
+         "refuse a folder that holds a run")
       ->check(CLI::IsMember({"auto", "never"}))
       ->capture_default_str();
   app.add_option(

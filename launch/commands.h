@@ -29,6 +29,7 @@ JobBody DefineExport(CLI::App& app);
 JobBody DefineVerify(CLI::App& app);
 JobBody DefineUpcycle(CLI::App& app);
 JobBody DefineGrow(CLI::App& app);
+JobBody DefineCheckpoint(CLI::App& app);
 JobBody DefineEnv(CLI::App& app);
 
 // --set PATH=VALUE, once for each change. The vector must outlive the parsing.

@@ -1,10 +1,12 @@
 // hypermoe <command>: one process of a job that mpirun starts, or a job of one rank without it.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "launch/commands.h"
 #include "launch/distributed_init.h"
 #include "launch/run_job.h"
@@ -30,6 +32,7 @@ constexpr Command kCommands[] = {
     {"verify", "Compare a model with what another implementation computed for it", DefineVerify},
     {"upcycle", "Make a mixture of experts of a dense model that computes the same", DefineUpcycle},
     {"grow", "Make a model with more experts that computes the same", DefineGrow},
+    {"checkpoint", "Verify, list and reshard checkpoints", DefineCheckpoint},
     {"env", "Versions, processor, memory and limits of every rank", DefineEnv},
 };
 
@@ -39,11 +42,33 @@ struct Request {
   std::string help;
 };
 
-absl::Status UnknownCommand(const std::string& word) {
+// That words[0], or --help, is a command of `app`, and likewise the words after it where that has
+// commands of its own; `program` is how `app` is called.
+absl::Status CheckCommand(const CLI::App& app, const std::string& program,
+                          absl::Span<char* const> words) {
   std::vector<std::string> names;
-  for (const Command& command : kCommands) names.push_back(command.name);
-  return UsageError(absl::StrCat("unknown command '", word, "': the nearest one is '",
-                                 NearestName(word, names), "', and `hypermoe --help` lists all"));
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  if (names.empty()) return absl::OkStatus();
+  if (words.empty())
+    return UsageError(absl::StrCat("no command given: `", program, " --help` lists them"));
+  const std::string word = words.front();
+  if (word == "--help" || word == "-h") return absl::OkStatus();
+  if (std::find(names.begin(), names.end(), word) == names.end()) {
+    return UsageError(absl::StrCat("unknown command '", word, "': the nearest one is '",
+                                   NearestName(word, names), "', and `", program,
+                                   " --help` lists all"));
+  }
+  return CheckCommand(*app.get_subcommand(word), absl::StrCat(program, " ", word),
+                      words.subspan(1));
+}
+
+// The commands that have been parsed, as they are called: "hypermoe checkpoint list".
+std::string Place(const CLI::App& app) {
+  std::string place = app.get_name();
+  for (const CLI::App* command : app.get_subcommands())
+    absl::StrAppend(&place, " ", Place(*command));
+  return place;
 }
 
 absl::StatusOr<Request> ParseCommandLine(int argc, char** argv) {
@@ -55,15 +80,14 @@ absl::StatusOr<Request> ParseCommandLine(int argc, char** argv) {
   for (const Command& command : kCommands) {
     bodies[command.name] = command.define(*app.add_subcommand(command.name, command.summary));
   }
-  if (argc < 2) return UsageError("no command given: `hypermoe --help` lists them");
-  const std::string first = argv[1];
-  if (bodies.count(first) == 0 && first != "--help" && first != "-h") return UnknownCommand(first);
+  RETURN_IF_ERROR(CheckCommand(app, app.get_name(),
+                               absl::MakeConstSpan(argv, argc).subspan(std::min(argc, 1))));
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     return Request{nullptr, app.help()};
   } catch (const CLI::ParseError& error) {
-    const std::string place = bodies.count(first) == 0 ? "hypermoe" : "hypermoe " + first;
+    const std::string place = Place(app);
     return UsageError(absl::StrCat(place, ": ", error.what(), "; see `", place, " --help`"));
   }
   return Request{bodies.at(app.get_subcommands().front()->get_name()), ""};

@@ -15,6 +15,7 @@
 #include "runtime/checkpoint_tensors.h"
 #include "runtime/file_util.h"
 #include "runtime/fit_problems.h"
+#include "runtime/handshake.h"
 #include "runtime/safetensors.h"
 
 namespace hypermoe {
@@ -130,6 +131,29 @@ bool CheckListed(const TensorSource& tensors, const NamedTensor& wanted, FitProb
   return stored == expected;
 }
 
+using Source = std::pair<Slot, at::Tensor>;
+
+// Reads and checks what belongs to this rank. An error is one that is no damage.
+absl::StatusOr<std::vector<Source>> ReadSlots(const TensorSource& tensors,
+                                              const std::vector<FlatBuffer>& buffers,
+                                              FitProblems* problems) {
+  std::vector<Source> sources;
+  std::set<std::string> seen;  // one piece of damage is that of each of its tensors
+  for (Slot& slot : SlotsOf(buffers)) {
+    if (!CheckListed(tensors, slot.wanted, problems)) continue;
+    const absl::StatusOr<at::Tensor> source = tensors.Read(slot.wanted.name);
+    MarkProgress();
+    if (source.ok()) {
+      sources.emplace_back(std::move(slot), *source);
+    } else if (ExitCodeOf(source.status()) != ExitCode::kBadData) {
+      return source.status();
+    } else if (seen.emplace(source.status().message()).second) {
+      problems->Add(std::string(source.status().message()));
+    }
+  }
+  return sources;
+}
+
 // Has `write_files` fill a checkpoint's folder and the manifest's part, by every rank. Collective
 // over `world`: after every phase all ranks agree, so that none is still writing when rank 0 goes
 // on or cleans up.
@@ -175,31 +199,29 @@ absl::Status SaveParameters(const std::string& run_dir, const CheckpointInfo& in
 }
 
 absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,
-                            std::vector<FlatBuffer>& buffers, AdamW& optimizer) {
+                            std::vector<FlatBuffer>& buffers, AdamW& optimizer, Communicator& world,
+                            Digests digests) {
   const at::NoGradGuard no_grad;
-  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(checkpoint));
-  const CheckpointTensors tensors(checkpoint, manifest, CheckpointTensors::Part::kAll);
+  absl::StatusOr<CheckpointManifest> manifest = ReadManifest(checkpoint, digests);
+  RETURN_IF_ERROR(Agree(world, manifest.status()));
+  RETURN_IF_ERROR(
+      CheckAlike(world, {{absl::StrCat("the manifest of ", checkpoint), manifest->sha256,
+                          "give all machines the same checkpoint, or a folder that they share"}}));
+  const int64_t optimizer_steps = manifest->optimizer_steps;
+  const CheckpointTensors tensors(checkpoint, *std::move(manifest), CheckpointTensors::Part::kAll,
+                                  digests);
   FitProblems problems(kMaxProblems);
   FindUnexpected(tensors, ModelNames(buffers, num_experts), &problems);
-  std::vector<std::pair<Slot, at::Tensor>> sources;
-  std::set<std::string> unreadable;  // a file that is damaged is so for each of its tensors
-  for (Slot& slot : SlotsOf(buffers)) {
-    if (!CheckListed(tensors, slot.wanted, &problems)) continue;
-    const absl::StatusOr<at::Tensor> source = tensors.Read(slot.wanted.name);
-    MarkProgress();
-    if (source.ok()) {
-      sources.emplace_back(std::move(slot), *source);
-    } else if (unreadable.emplace(source.status().message()).second) {
-      problems.Add(std::string(source.status().message()));
-    }
-  }
-  RETURN_IF_ERROR(problems.ToStatus(absl::StrCat("checkpoint ", Printable(checkpoint),
-                                                 " does not fit this model or is damaged")));
-  for (const auto& [slot, source] : sources) {
+  const absl::StatusOr<std::vector<Source>> sources = ReadSlots(tensors, buffers, &problems);
+  absl::Status status = sources.status();
+  status.Update(problems.ToStatus(absl::StrCat("checkpoint ", Printable(checkpoint),
+                                               " does not fit this model or is damaged")));
+  RETURN_IF_ERROR(Agree(world, status));
+  for (const auto& [slot, source] : *sources) {
     FillSlot(slot, source, optimizer);
     MarkProgress();
   }
-  optimizer.set_steps(manifest.optimizer_steps);
+  optimizer.set_steps(optimizer_steps);
   return absl::OkStatus();
 }
 

@@ -35,12 +35,15 @@ absl::Status SaveParameters(const std::string& run_dir, const CheckpointInfo& in
                             const TensorSource& parameters, Communicator& world);
 
 // Fills the parameters of `buffers` (this rank's; global names), the moments of `optimizer` and its
-// step count, so that training goes on. Names, shapes, dtypes and the content of the files are
-// checked before the first value changes, and one DataError lists what is wrong. Tensors that the
-// model does not have are an error too; `num_experts` is how many experts it has on all ranks
-// together (any number if it has none). Local: ranks read independently, agree on the result
-// themselves. (For parameters alone: FillParameters from CheckpointTensors.)
+// step count, so that training goes on. Each rank reads the tensors that it holds, and checks no
+// more than the parts of files that they lie in: over the ranks of a model together that is every
+// byte. No rank changes a value before all have found names, shapes, dtypes and content as they
+// must be; DataError, on every rank, lists what is wrong. Tensors that the model does not have are
+// an error too; `num_experts` is how many experts it has on all ranks together (any number if it
+// has none). Collective over `world`, the same status on every rank. (For parameters alone:
+// FillParameters from CheckpointTensors.)
 absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,
-                            std::vector<FlatBuffer>& buffers, AdamW& optimizer);
+                            std::vector<FlatBuffer>& buffers, AdamW& optimizer, Communicator& world,
+                            Digests digests = Digests::kCheck);
 
 }  // namespace hypermoe

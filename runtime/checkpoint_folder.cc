@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <functional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -25,7 +26,9 @@ namespace fs = std::filesystem;
 
 constexpr char kPrefix[] = "step_";
 constexpr char kTemporarySuffix[] = ".tmp";
+constexpr char kLatest[] = "latest";
 constexpr size_t kMinDigits = 8;
+constexpr size_t kMaxLatestBytes = 64;
 
 std::string CheckpointsFolder(const std::string& run_dir) {
   return absl::StrCat(run_dir, "/checkpoints");
@@ -60,28 +63,81 @@ absl::Status RemoveTree(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status Rename(const std::string& from, const std::string& to) {
+absl::Status RenameFolder(const std::string& from, const std::string& to) {
   if (rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
   return ErrnoError(from, "rename the folder", errno);
 }
 
+// What saves that were not completed have left.
+absl::Status RemoveTemporaries(const std::string& parent) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, FolderNames(parent));
+  for (const std::string& name : names) {
+    // Of `latest`: as PendingFile names what has no name yet.
+    if ((absl::StartsWith(name, kPrefix) && absl::EndsWith(name, kTemporarySuffix)) ||
+        absl::StartsWith(name, absl::StrCat(kLatest, kTemporarySuffix, "."))) {
+      RETURN_IF_ERROR(RemoveTree(absl::StrCat(parent, "/", name)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string NameOfStep(int64_t step) { return absl::StrFormat("%s%08d", kPrefix, step); }
+
+// What `latest` names, if it can be read and names a checkpoint; whether that is there is another
+// question.
+std::optional<int64_t> LatestNamed(const std::string& parent) {
+  const auto file =
+      MappedFile::Open(absl::StrCat(parent, "/", kLatest), MappedFile::Links::kRefuse);
+  if (!file.ok() || (*file)->size() > kMaxLatestBytes) return std::nullopt;
+  absl::string_view text((*file)->data(), (*file)->size());
+  absl::ConsumeSuffix(&text, "\n");
+  return StepOf(std::string(text));
+}
+
 }  // namespace
 
-absl::StatusOr<std::optional<std::string>> LatestCheckpoint(const std::string& run_dir) {
+std::string CheckpointPath(const std::string& run_dir, int64_t step) {
+  return CheckpointFolder(run_dir, step).path();
+}
+
+absl::StatusOr<std::vector<int64_t>> CheckpointSteps(const std::string& run_dir) {
   const std::string parent = CheckpointsFolder(run_dir);
+  std::vector<int64_t> steps;
   std::error_code error;
-  if (fs::status(parent, error).type() == fs::file_type::not_found) return std::nullopt;
+  if (fs::status(parent, error).type() == fs::file_type::not_found) return steps;
   ASSIGN_OR_RETURN(const std::vector<std::string> names, FolderNames(parent));
-  std::optional<int64_t> newest;
-  for (const std::string& name : names) newest = std::max(newest, StepOf(name));
-  if (!newest.has_value()) return std::nullopt;
-  const std::string path = CheckpointFolder(run_dir, *newest).path();
-  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(path));
-  if (manifest.info.step != *newest) {
-    return DataError(absl::StrCat("checkpoint ", Printable(path), " holds step ",
-                                  manifest.info.step, "; rename the folder back or remove it"));
+  for (const std::string& name : names) {
+    if (const std::optional<int64_t> step = StepOf(name)) steps.push_back(*step);
   }
-  return path;
+  std::sort(steps.begin(), steps.end(), std::greater<>());
+  const std::optional<int64_t> latest = LatestNamed(parent);
+  if (latest.has_value()) {
+    const auto named = std::find(steps.begin(), steps.end(), *latest);
+    // Where it is not there all stay in their order.
+    if (named != steps.end()) std::rotate(steps.begin(), named, steps.end());
+  }
+  return steps;
+}
+
+absl::StatusOr<CheckpointManifest> ReadManifestOfStep(const std::string& run_dir, int64_t step) {
+  const std::string path = CheckpointPath(run_dir, step);
+  ASSIGN_OR_RETURN(CheckpointManifest manifest, ReadManifest(path));
+  if (manifest.info.step == step) return manifest;
+  return DataError(absl::StrCat("checkpoint ", Printable(path), " holds step ", manifest.info.step,
+                                "; rename the folder back or remove it"));
+}
+
+absl::StatusOr<std::optional<std::string>> LatestCheckpoint(const std::string& run_dir) {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> steps, CheckpointSteps(run_dir));
+  if (steps.empty()) return std::nullopt;
+  RETURN_IF_ERROR(ReadManifestOfStep(run_dir, steps.front()).status());
+  return CheckpointPath(run_dir, steps.front());
+}
+
+bool IsCheckpointFolder(const std::string& path) {
+  // Any kind of file, so that a link in its place is refused by name.
+  std::error_code error;
+  return fs::symlink_status(path + "/manifest.json", error).type() != fs::file_type::not_found;
 }
 
 absl::StatusOr<std::string> ResolveCheckpoint(const std::string& path) {
@@ -90,8 +146,7 @@ absl::StatusOr<std::string> ResolveCheckpoint(const std::string& path) {
     return IoError(absl::StrCat(
         Printable(path), ": no such folder; give a run folder or a checkpoint folder in it"));
   }
-  // Any kind of file, so that a link in its place is refused by name.
-  if (fs::symlink_status(path + "/manifest.json", error).type() != fs::file_type::not_found) {
+  if (IsCheckpointFolder(path)) {
     RETURN_IF_ERROR(ReadManifest(path).status());
     return path;
   }
@@ -108,24 +163,29 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& checkpoint)
   return std::move(manifest.info);
 }
 
-absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t newest, int64_t keep) {
+absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t previous, int64_t newest,
+                                  int64_t keep) {
   const std::string parent = CheckpointsFolder(run_dir);
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, FolderNames(parent));
-  std::vector<int64_t> older;
-  for (const std::string& name : names) {
-    const std::optional<int64_t> step = StepOf(name);
-    if (step.has_value() && *step < newest) older.push_back(*step);
+  ASSIGN_OR_RETURN(std::vector<int64_t> steps, CheckpointSteps(run_dir));
+  std::sort(steps.begin(), steps.end(), std::greater<>());
+  std::vector<int64_t> removed;
+  int64_t kept = 1;  // the newest
+  for (const int64_t step : steps) {
+    if (step >= newest) continue;
+    const bool passed_over = step > previous;
+    if (passed_over || kept >= keep) {
+      removed.push_back(step);
+    } else {
+      ++kept;
+    }
   }
-  const auto kept = static_cast<size_t>(keep - 1);
-  if (older.size() <= kept) return absl::OkStatus();
-  std::sort(older.begin(), older.end());
-  older.resize(older.size() - kept);
+  if (removed.empty()) return absl::OkStatus();
   // The new name first, durably, so that no half of a checkpoint has the name of a whole one.
   absl::Status first_error;
   std::vector<std::string> renamed;
-  for (const int64_t step : older) {
+  for (const int64_t step : removed) {
     const CheckpointFolder folder(run_dir, step);
-    const absl::Status status = Rename(folder.path(), folder.temporary());
+    const absl::Status status = RenameFolder(folder.path(), folder.temporary());
     first_error.Update(status);
     if (status.ok()) renamed.push_back(folder.temporary());
   }
@@ -134,36 +194,44 @@ absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t newest, in
   return first_error;
 }
 
+absl::Status RemoveLeftovers(const std::string& run_dir) {
+  const std::string parent = CheckpointsFolder(run_dir);
+  std::error_code error;
+  if (fs::status(parent, error).type() == fs::file_type::not_found) return absl::OkStatus();
+  return RemoveTemporaries(parent);
+}
+
 CheckpointFolder::CheckpointFolder(const std::string& run_dir, int64_t step)
     : parent_(CheckpointsFolder(run_dir)),
-      path_(absl::StrFormat("%s/%s%08d", parent_, kPrefix, step)),
+      name_(NameOfStep(step)),
+      path_(absl::StrCat(parent_, "/", name_)),
       temporary_(path_ + kTemporarySuffix) {}
 
 absl::Status CheckpointFolder::Begin() const {
   RETURN_IF_ERROR(CreateFolders(parent_));
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, FolderNames(parent_));
-  for (const std::string& name : names) {
-    if (absl::StartsWith(name, kPrefix) && absl::EndsWith(name, kTemporarySuffix)) {
-      RETURN_IF_ERROR(RemoveTree(absl::StrCat(parent_, "/", name)));
-    }
-  }
+  RETURN_IF_ERROR(RemoveTemporaries(parent_));
   return CreatePrivateFolder(temporary_);
 }
 
 absl::Status CheckpointFolder::Publish(const CheckpointManifest& manifest) const {
   RETURN_IF_ERROR(OpenFolderToOthers(temporary_));
   RETURN_IF_ERROR(WriteFileDurably(temporary_ + "/manifest.json", ManifestText(manifest)));
+  RETURN_IF_ERROR(Rename());
+  return WriteFileDurably(absl::StrCat(parent_, "/", kLatest), name_ + "\n");
+}
+
+absl::Status CheckpointFolder::Rename() const {
   std::error_code error;
   if (!fs::is_directory(path_, error)) {
-    RETURN_IF_ERROR(Rename(temporary_, path_));
+    RETURN_IF_ERROR(RenameFolder(temporary_, path_));
     return SyncFolder(parent_);
   }
   if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0) {
     // Some file systems cannot exchange. A crash between these two leaves older checkpoints only.
     const std::string replaced = absl::StrCat(path_, ".replaced", kTemporarySuffix);
-    RETURN_IF_ERROR(Rename(path_, replaced));
-    if (absl::Status renamed = Rename(temporary_, path_); !renamed.ok()) {
-      Rename(replaced, path_).IgnoreError();
+    RETURN_IF_ERROR(RenameFolder(path_, replaced));
+    if (absl::Status renamed = RenameFolder(temporary_, path_); !renamed.ok()) {
+      RenameFolder(replaced, path_).IgnoreError();
       return renamed;
     }
     RETURN_IF_ERROR(SyncFolder(parent_));

@@ -1,16 +1,25 @@
 #include "runtime/checkpoint_manifest.h"
 
+#include <c10/core/ScalarType.h>
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "runtime/config_loader.h"
+#include "runtime/file_util.h"
+#include "runtime/fit_problems.h"
+#include "runtime/manifest_json.h"
+#include "runtime/safetensors.h"
+#include "runtime/strict_json.h"
 
 namespace hypermoe {
 namespace {
@@ -18,118 +27,68 @@ namespace {
 using nlohmann::json;
 
 constexpr char kFormat[] = "hypermoe-checkpoint";
-constexpr int64_t kVersion = 1;
-constexpr size_t kHashDigits = 32;
+constexpr int64_t kVersion = 2;
+constexpr size_t kHashDigits = 64;
 // What stands around the hash, which ends the file: all text before kHashBegin is hashed.
-constexpr char kHashBegin[] = ",\n  \"manifest_xxh3_128\": \"";
+constexpr char kHashBegin[] = ",\n  \"manifest_sha256\": \"";
 constexpr char kHashEnd[] = "\"\n}\n";
 
-json FilesJson(const std::map<std::string, FileDigest>& files) {
-  json list = json::array();
-  for (const auto& [name, file] : files) {
-    list.push_back({{"name", name}, {"bytes", file.bytes}, {"xxh3_128", file.xxh3_128}});
-  }
-  return list;
-}
-
-json TensorJson(const CheckpointTensor& tensor) {
-  return {{"file", tensor.file}, {"dtype", tensor.dtype}, {"shape", tensor.shape}};
-}
-
-// Reads members of objects and keeps the first thing that is wrong, so that a list of members reads
-// as one.
-class JsonReader {
- public:
-  explicit JsonReader(std::string path) : path_(std::move(path)) {}
-
-  const absl::Status& status() const { return status_; }
-
-  void Fail(const std::string& problem) {
-    if (status_.ok())
-      status_ = DataError(
-          absl::StrCat(Printable(path_), ": damaged or not a checkpoint's manifest: ", problem));
-  }
-
-  const json& Member(const json& object, const char* key, json::value_t type,
-                     const char* type_name) {
-    static const json kNull;
-    if (!object.is_object() || !object.contains(key)) {
-      Fail(absl::StrCat("'", key, "' is missing"));
-      return kNull;
-    }
-    const json& value = object[key];
-    if (value.type() == type) return value;
-    Fail(absl::StrCat("'", key, "' is not ", type_name));
-    return kNull;
-  }
-
-  std::string Text(const json& object, const char* key) {
-    const json& value = Member(object, key, json::value_t::string, "a text");
-    return value.is_string() ? value.get<std::string>() : "";
-  }
-
-  int64_t Count(const json& object, const char* key,
-                int64_t max = std::numeric_limits<int64_t>::max()) {
-    const json& value =
-        Member(object, key, json::value_t::number_unsigned, "a non-negative integer");
-    if (!value.is_number_unsigned()) return 0;
-    if (value.get<uint64_t>() > static_cast<uint64_t>(max)) {
-      Fail(absl::StrCat("'", key, "' is ", value.get<uint64_t>(), ", at most ", max,
-                        " is possible"));
-      return 0;
-    }
-    return value.get<int64_t>();
-  }
-
-  std::map<std::string, FileDigest> Files(const json& object) {
-    std::map<std::string, FileDigest> files;
-    for (const json& item : Member(object, "files", json::value_t::array, "an array")) {
-      const std::string name = Text(item, "name");
-      if (!IsPlainName(name))
-        Fail(absl::StrCat("file name '", Printable(name), "' is not a plain name"));
-      files[name] = {Count(item, "bytes"), Text(item, "xxh3_128")};
-    }
-    return files;
-  }
-
-  std::map<std::string, CheckpointTensor> Tensors(const json& object) {
-    std::map<std::string, CheckpointTensor> tensors;
-    const json& members = Member(object, "tensors", json::value_t::object, "an object");
-    for (const auto& [name, item] : members.items()) {
-      CheckpointTensor& tensor = tensors[name];
-      tensor.file = Text(item, "file");
-      tensor.dtype = Text(item, "dtype");
-      for (const json& dim : Member(item, "shape", json::value_t::array, "an array")) {
-        if (dim.is_number_unsigned()) {
-          tensor.shape.push_back(dim.get<int64_t>());
-        } else {
-          Fail(absl::StrCat("tensor '", Printable(name),
-                            "': 'shape' holds something else than non-negative integers"));
-        }
-      }
-    }
-    return tensors;
-  }
-
- private:
-  std::string path_;
-  absl::Status status_;
-};
-
-// Everything before the hash, if that is there and right.
+// Whether the hash is there and that of everything before it.
 bool CheckHash(absl::string_view text) {
   if (!absl::ConsumeSuffix(&text, kHashEnd) || text.size() < kHashDigits) return false;
   const absl::string_view hash = text.substr(text.size() - kHashDigits);
   text.remove_suffix(kHashDigits);
-  return absl::ConsumeSuffix(&text, kHashBegin) &&
-         hash == DigestOf(text.data(), text.size()).xxh3_128;
+  return absl::ConsumeSuffix(&text, kHashBegin) && hash == Sha256Digest(text.data(), text.size());
+}
+
+// That each tensor is of a dtype that can be read, and that those of a file fit into it, so that
+// no size from a manifest is too large to compute with.
+void CheckTensors(const CheckpointManifest& manifest, ManifestReader* reader) {
+  std::map<std::string, int64_t> left;
+  for (const auto& [name, file] : manifest.files) left[name] = file.bytes;
+  for (const auto& [name, tensor] : manifest.tensors) {
+    const auto file = left.find(tensor.file);
+    const c10::ScalarType dtype = DtypeOfSafetensors(tensor.dtype);
+    if (file == left.end()) {
+      reader->Fail(absl::StrCat("tensor '", Printable(name), "' is in a file that is not listed"));
+    } else if (dtype == c10::ScalarType::Undefined) {
+      reader->Fail(absl::StrCat("tensor '", Printable(name), "' has dtype '",
+                                Printable(tensor.dtype), "', which is not supported"));
+    } else {
+      auto bytes = static_cast<int64_t>(c10::elementSize(dtype));
+      bool fits = true;
+      for (const int64_t dim : tensor.shape)
+        fits = fits && !__builtin_mul_overflow(bytes, dim, &bytes);
+      fits = fits && bytes <= file->second;
+      if (!fits) {
+        reader->Fail(absl::StrCat("tensor '", Printable(name), "' of shape ",
+                                  ShapeText(tensor.shape), " is larger than its file"));
+      } else {
+        file->second -= bytes;
+      }
+    }
+  }
+}
+
+// Every byte of a file is then read by some rank, or the checkpoint is not loaded.
+void CheckFilesAreUsed(const CheckpointManifest& manifest, ManifestReader* reader) {
+  std::set<std::string> used;
+  for (const auto& [name, tensor] : manifest.tensors) used.insert(tensor.file);
+  for (const auto& [name, file] : manifest.files) {
+    if (!used.contains(name))
+      reader->Fail(absl::StrCat("file '", Printable(name), "' holds none of the tensors"));
+  }
 }
 
 absl::StatusOr<CheckpointManifest> ParseManifest(const std::string& path, const char* data,
-                                                 size_t size) {
-  JsonReader reader(path);
-  const json text = json::parse(data, data + size, nullptr, /*allow_exceptions=*/false);
-  if (text.is_discarded()) reader.Fail("it is not JSON");
+                                                 size_t size, Digests digests) {
+  ManifestReader reader(path);
+  absl::StatusOr<json> parsed = ParseStrictJson(path, {data, size});
+  if (!parsed.ok()) {
+    return DataError(absl::StrCat(parsed.status().message(),
+                                  "; the manifest is damaged: use another checkpoint"));
+  }
+  const json& text = *parsed;
   if (reader.Text(text, "format") != kFormat)
     reader.Fail(absl::StrCat("'format' is not \"", kFormat, "\""));
   // Before the hash, whose place may differ in another version.
@@ -139,12 +98,13 @@ absl::StatusOr<CheckpointManifest> ParseManifest(const std::string& path, const 
     return DataError(absl::StrCat(Printable(path), ": a checkpoint of format version ", version,
                                   "; this program reads version ", kVersion));
   }
-  if (!CheckHash({data, size}))
+  if (digests == Digests::kCheck && !CheckHash({data, size}))
     reader.Fail("its text does not have the hash that its last line gives");
   RETURN_IF_ERROR(reader.status());
 
   constexpr int kMaxInt = std::numeric_limits<int>::max();
   CheckpointManifest manifest;
+  manifest.sha256 = Sha256Digest(data, size);
   manifest.info.step = reader.Count(text, "step");
   manifest.info.data_fingerprint = reader.Text(text, "data_fingerprint");
   manifest.info.world_size = static_cast<int>(reader.Count(text, "world_size", kMaxInt));
@@ -158,21 +118,33 @@ absl::StatusOr<CheckpointManifest> ParseManifest(const std::string& path, const 
   for (const auto& [name, tensor] : manifest.tensors)
     manifest.info.has_moments = manifest.info.has_moments || IsMoment(name);
   const std::string config = reader.Text(text, "config");
-  for (const auto& [name, tensor] : manifest.tensors) {
-    if (!manifest.files.contains(tensor.file)) {
-      reader.Fail(absl::StrCat("tensor '", Printable(name), "' is in a file that is not listed"));
-    }
-  }
+  CheckTensors(manifest, &reader);
+  CheckFilesAreUsed(manifest, &reader);
   RETURN_IF_ERROR(reader.status());
   // Not the user's configuration: whatever is wrong with it is wrong with the checkpoint.
-  auto parsed = ParseConfigText(config, absl::StrCat("the config in ", path));
-  if (!parsed.ok()) return DataError(std::string(parsed.status().message()));
-  manifest.info.config = *std::move(parsed);
+  auto run_config = ParseConfigText(config, absl::StrCat("the config in ", path));
+  if (!run_config.ok()) return DataError(std::string(run_config.status().message()));
+  manifest.info.config = *std::move(run_config);
   return manifest;
 }
 
+absl::Status CheckNoOtherFiles(const std::string& checkpoint,
+                               const std::map<std::string, ChunkedDigest>& files) {
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(checkpoint, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name == kManifestName || files.contains(name)) continue;
+    return DataError(absl::StrCat("checkpoint ", Printable(checkpoint), " holds '", Printable(name),
+                                  "', which manifest.json does not list: files of two checkpoints "
+                                  "may be mixed; remove what does not belong there, or use "
+                                  "another checkpoint"));
+  }
+  return error ? ErrnoError(checkpoint, "list the folder", error.value()) : absl::OkStatus();
+}
+
 absl::Status CheckFiles(const std::string& checkpoint,
-                        const std::map<std::string, FileDigest>& files) {
+                        const std::map<std::string, ChunkedDigest>& files) {
   for (const auto& [name, file] : files) {
     const std::string path = absl::StrCat(checkpoint, "/", name);
     struct stat info;
@@ -189,7 +161,7 @@ absl::Status CheckFiles(const std::string& checkpoint,
     return DataError(absl::StrCat("checkpoint ", Printable(checkpoint), " is incomplete: file '",
                                   Printable(name), "' ", problem, "; use another checkpoint"));
   }
-  return absl::OkStatus();
+  return CheckNoOtherFiles(checkpoint, files);
 }
 
 }  // namespace
@@ -224,21 +196,33 @@ std::string ManifestText(const CheckpointManifest& manifest) {
     separator = ",\n";
   }
   absl::StrAppend(&text, "\n  }");
-  const std::string hash = DigestOf(text.data(), text.size()).xxh3_128;
+  const std::string hash = Sha256Digest(text.data(), text.size());
   return absl::StrCat(text, kHashBegin, hash, kHashEnd);
 }
 
-absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint) {
+absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint, Digests digests) {
   std::filesystem::path folder = std::filesystem::path(checkpoint).lexically_normal();
   if (!folder.has_filename()) folder = folder.parent_path();  // a slash at the end
   if (absl::EndsWith(folder.string(), ".tmp")) {
     return DataError(absl::StrCat("checkpoint ", Printable(checkpoint),
                                   " was not finished; use another checkpoint"));
   }
-  const std::string path = absl::StrCat(checkpoint, "/manifest.json");
+  const std::string path = absl::StrCat(checkpoint, "/", kManifestName);
+  struct stat info;
+  const bool there = lstat(path.c_str(), &info) == 0;
+  if (!there && (errno == ENOENT || errno == ENOTDIR)) {
+    return DataError(absl::StrCat("checkpoint ", Printable(checkpoint),
+                                  " is incomplete: manifest.json is missing; use another "
+                                  "checkpoint"));
+  }
+  if (there && !S_ISREG(info.st_mode)) {
+    return DataError(absl::StrCat("checkpoint ", Printable(checkpoint),
+                                  ": manifest.json is not a regular file; use another checkpoint"));
+  }
   ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> file,
                    MappedFile::Open(path, MappedFile::Links::kRefuse));
-  ASSIGN_OR_RETURN(CheckpointManifest manifest, ParseManifest(path, file->data(), file->size()));
+  ASSIGN_OR_RETURN(CheckpointManifest manifest,
+                   ParseManifest(path, file->data(), file->size(), digests));
   RETURN_IF_ERROR(CheckFiles(checkpoint, manifest.files));
   return manifest;
 }
@@ -250,9 +234,9 @@ std::string ManifestPartText(const ManifestPart& part) {
 }
 
 absl::Status AddManifestPart(const std::string& text, CheckpointManifest* manifest) {
-  JsonReader reader("part of a manifest from another rank");
+  ManifestReader reader("part of a manifest from another rank");
   const json part = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  std::map<std::string, FileDigest> files = reader.Files(part);
+  std::map<std::string, ChunkedDigest> files = reader.Files(part);
   std::map<std::string, CheckpointTensor> tensors = reader.Tensors(part);
   if (!reader.status().ok()) return InternalError(std::string(reader.status().message()));
   manifest->files.merge(files);

@@ -1,5 +1,6 @@
-// manifest.json of a checkpoint: which files it consists of, which tensor is in which, and
-// everything that is not a tensor. The last entry is a hash of all text before it.
+// manifest.json of a checkpoint: which files it consists of, with digests of their chunks, which
+// tensor is in which, and everything that is not a tensor. The last entry is the SHA-256 of all
+// text before it.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,7 @@
 #include <vector>
 
 #include "configs/run.pb.h"
-#include "runtime/file_util.h"
+#include "runtime/hashed_file.h"
 #include "runtime/status.h"
 
 namespace hypermoe {
@@ -39,8 +40,9 @@ struct CheckpointTensor {
 
 struct CheckpointManifest {
   CheckpointInfo info;
+  std::string sha256;  // of its text, found on reading
   int64_t optimizer_steps = 0;
-  std::map<std::string, FileDigest> files;  // by plain file name
+  std::map<std::string, ChunkedDigest> files;  // by plain file name
   std::map<std::string, CheckpointTensor> tensors;
 };
 
@@ -49,14 +51,19 @@ bool IsMoment(const std::string& name);
 
 std::string ManifestText(const CheckpointManifest& manifest);
 
-// Reads and checks the manifest of a checkpoint folder, and that its files are there with their
-// sizes (their content is for LoadCheckpoint to check). A temporary folder is refused. DataError;
-// IoError if the manifest cannot be read.
-absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint);
+// kIgnore is for tests, which show with it that damage gets through where no digest is compared.
+enum class Digests { kCheck, kIgnore };
+
+// Reads and checks the manifest of a checkpoint folder, and that exactly its files are there, with
+// their sizes (their content is checked as it is read: CheckpointFile). DataError for everything
+// that damage can do, a missing manifest included, and for a temporary folder; IoError if something
+// that is there cannot be opened. Local.
+absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint,
+                                                Digests digests = Digests::kCheck);
 
 // One rank's share of a manifest under construction, as text for rank 0, and back.
 struct ManifestPart {
-  std::map<std::string, FileDigest> files;
+  std::map<std::string, ChunkedDigest> files;
   std::map<std::string, CheckpointTensor> tensors;
 };
 std::string ManifestPartText(const ManifestPart& part);

@@ -29,9 +29,11 @@ class StoppableTensors final : public TensorSource {
   std::stop_token stop_;
 };
 
-absl::Status RemoveTooOld(const std::string& run_dir, const CheckpointInfo& info) {
+// `previous`: the step of the checkpoint that was the newest before that of `info`.
+absl::Status RemoveTooOld(const std::string& run_dir, int64_t previous,
+                          const CheckpointInfo& info) {
   const int32_t keep = info.config.checkpoint().keep();
-  return keep == 0 ? absl::OkStatus() : RemoveOldCheckpoints(run_dir, info.step, keep);
+  return keep == 0 ? absl::OkStatus() : RemoveOldCheckpoints(run_dir, previous, info.step, keep);
 }
 
 }  // namespace
@@ -66,7 +68,7 @@ absl::Status CheckpointSaver::SaveNow(int64_t step, const std::vector<FlatBuffer
   began_ = SteadySeconds();
   const absl::Status saved = SaveCheckpoint(run_dir_, info_, buffers, optimizer, mesh_);
   if (saved.ok() && first_rank_) {
-    removed_ = std::make_shared<absl::Status>(RemoveTooOld(run_dir_, info_));
+    removed_ = std::make_shared<absl::Status>(RemoveTooOld(run_dir_, newest_, info_));
   }
   return Conclude(saved);
 }
@@ -102,13 +104,13 @@ void CheckpointSaver::StartPublishing(std::vector<std::string> parts) {
   phase_ = Phase::kPublishing;
   if (!first_rank_) return;
   removed_ = std::make_shared<absl::Status>();
-  work_ = std::make_unique<BackgroundWork>([run_dir = run_dir_, info = info_,
+  work_ = std::make_unique<BackgroundWork>([run_dir = run_dir_, info = info_, previous = newest_,
                                             steps = snapshot_->optimizer_steps(),
                                             parts = std::move(parts), removed = removed_,
                                             before = hooks_.before](const std::stop_token&) {
     if (before) before("publish");
     RETURN_IF_ERROR(PublishParts(CheckpointFolder(run_dir, info.step), info, steps, parts));
-    *removed = RemoveTooOld(run_dir, info);
+    *removed = RemoveTooOld(run_dir, previous, info);
     return absl::OkStatus();
   });
 }

@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "runtime/checkpoint_file.h"
 #include "runtime/checkpoint_manifest.h"
-#include "runtime/safetensors.h"
 #include "runtime/status.h"
 #include "runtime/tensor_source.h"
 
@@ -16,19 +16,22 @@ namespace hypermoe {
 class CheckpointTensors : public TensorSource {
  public:
   enum class Part { kParameters, kMoments, kAll };
-  CheckpointTensors(std::string checkpoint, CheckpointManifest manifest, Part part);
+  CheckpointTensors(std::string checkpoint, CheckpointManifest manifest, Part part,
+                    Digests digests = Digests::kCheck);
+  CheckpointTensors(const CheckpointTensors&) = delete;  // files refer to the manifest
+  CheckpointTensors& operator=(const CheckpointTensors&) = delete;
 
   const std::map<std::string, TensorEntry>& entries() const override { return entries_; }
-  // The first read from a file compares all of it with the hash in the manifest.
+  // Checks the chunks that the tensor lies in, and those of its file's header, as CheckpointFile
+  // does.
   absl::StatusOr<at::Tensor> Read(const std::string& name) const override;
 
  private:
-  using File = std::shared_ptr<const SafetensorsFile>;
-
   std::string checkpoint_;
   CheckpointManifest manifest_;
+  Digests digests_;
   std::map<std::string, TensorEntry> entries_;
-  mutable std::map<std::string, absl::StatusOr<File>> files_;
+  mutable std::map<std::string, absl::StatusOr<std::unique_ptr<CheckpointFile>>> files_;
 };
 
 }  // namespace hypermoe

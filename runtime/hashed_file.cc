@@ -1,49 +1,76 @@
 #include "runtime/hashed_file.h"
 
+#include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_format.h"
 
 namespace hypermoe {
 namespace {
 
 // PendingFile copies a piece into its buffer: small pieces keep a large tensor from being held
-// twice.
+// twice, and a piece that has just been hashed is still in the processor's cache.
 constexpr size_t kPieceBytes = 1 << 20;
 
 }  // namespace
 
-HashedFile::HashedFile(std::unique_ptr<PendingFile> file)
+HashedFile::HashedFile(std::unique_ptr<PendingFile> file, int64_t chunk_bytes)
     : file_(std::move(file)), hash_(XXH3_createState()) {
+  digest_.chunk_bytes = chunk_bytes;
   XXH3_128bits_reset(hash_.get());
 }
 
-absl::StatusOr<std::unique_ptr<HashedFile>> HashedFile::Create(const std::string& path) {
+absl::StatusOr<std::unique_ptr<HashedFile>> HashedFile::Create(const std::string& path,
+                                                               int64_t chunk_bytes) {
   struct stat info;
   const std::string folder = ParentFolder(path);
   if (stat(folder.c_str(), &info) != 0) return ErrnoError(folder, "write into the folder", errno);
   ASSIGN_OR_RETURN(std::unique_ptr<PendingFile> file, PendingFile::Create(path));
-  return std::unique_ptr<HashedFile>(new HashedFile(std::move(file)));
+  return std::unique_ptr<HashedFile>(new HashedFile(std::move(file), chunk_bytes));
 }
 
 absl::Status HashedFile::Write(const void* data, size_t size) {
-  XXH3_128bits_update(hash_.get(), data, size);
+  const auto chunk_bytes = static_cast<size_t>(digest_.chunk_bytes);
   const char* next = static_cast<const char*>(data);
-  for (size_t done = 0; done < size; done += kPieceBytes) {
-    RETURN_IF_ERROR(file_->Append(next + done, std::min(kPieceBytes, size - done)));
+  while (size > 0) {
+    const size_t piece = std::min({size, kPieceBytes, chunk_bytes - in_chunk_});
+    XXH3_128bits_update(hash_.get(), next, piece);
+    RETURN_IF_ERROR(file_->Append(next, piece));
+    in_chunk_ += piece;
+    next += piece;
+    size -= piece;
+    if (in_chunk_ == chunk_bytes) EndChunk();
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<FileDigest> HashedFile::Commit() {
+void HashedFile::EndChunk() {
+  const XXH128_hash_t hash = XXH3_128bits_digest(hash_.get());
+  digest_.chunks.push_back(absl::StrFormat("%016x%016x", hash.high64, hash.low64));
+  XXH3_128bits_reset(hash_.get());
+  in_chunk_ = 0;
+}
+
+absl::StatusOr<ChunkedDigest> HashedFile::Commit() {
+  if (in_chunk_ > 0) EndChunk();
   RETURN_IF_ERROR(file_->Sync());
   RETURN_IF_ERROR(file_->Publish());
-  const XXH128_hash_t hash = XXH3_128bits_digest(hash_.get());
-  return FileDigest{file_->size(), absl::StrFormat("%016x%016x", hash.high64, hash.low64)};
+  digest_.bytes = file_->size();
+  return digest_;
+}
+
+std::string Sha256Digest(const void* data, size_t size) {
+  std::string digest(SHA256_DIGEST_LENGTH, '\0');
+  // Should it fail, the digest stays zeros: what has it or is compared with it is refused.
+  EVP_Digest(data, size, reinterpret_cast<unsigned char*>(digest.data()), nullptr, EVP_sha256(),
+             nullptr);
+  return absl::BytesToHexString(digest);
 }
 
 absl::Status WriteFileDurably(const std::string& path, const std::string& content) {

@@ -5,9 +5,9 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -19,8 +19,6 @@
 #include "runtime/config_loader.h"
 #include "runtime/dataset.h"
 #include "runtime/file_util.h"
-#include "runtime/grown_tensors.h"
-#include "runtime/growth_plan.h"
 #include "runtime/handshake.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/memory_plan.h"
@@ -28,9 +26,9 @@
 #include "runtime/number_guard.h"
 #include "runtime/parameter_patterns.h"
 #include "runtime/process_memory.h"
+#include "runtime/resume.h"
 #include "runtime/run_length.h"
 #include "runtime/run_report.h"
-#include "runtime/starting_config.h"
 #include "runtime/trainer.h"
 
 namespace hypermoe {
@@ -77,8 +75,6 @@ class Run {
   absl::Status Resume();
   int64_t End() const;  // of the steps that this process is to take
   absl::Status CheckProfiledSteps() const;
-  absl::Status LoadFrom(const std::string& checkpoint);
-  absl::Status StartFromModel();
   absl::Status PrepareSaving();
   absl::Status OpenFolder();
   absl::Status Step(int64_t step);
@@ -133,25 +129,9 @@ absl::Status Run::Open() {
 
 absl::Status Run::Resume() {
   MarkPhase("load");
-  absl::StatusOr<std::optional<std::string>> latest = LatestCheckpoint(options_.run_dir);
-  RETURN_IF_ERROR(Agree(*mesh_.world, latest.status()));
-  // Rank 0 decides for all, so that ranks on machines that do not share the folder fail instead of
-  // starting apart.
-  const std::string checkpoint = mesh_.world->AllGatherText(latest->value_or(""))[0];
-  const bool used =
-      std::filesystem::exists(options_.run_dir + "/metrics.jsonl") || !checkpoint.empty();
-  absl::Status status;
-  if (used && !options_.resume) {
-    status = UsageError(
-        absl::StrCat("--run_dir ", options_.run_dir,
-                     " already holds a run, and --resume=never asks for a new one: give another "
-                     "--run_dir, or --resume=auto to go on with it"));
-  } else if (!checkpoint.empty()) {
-    status = LoadFrom(checkpoint);
-  } else if (!config_.train().init_from().empty()) {
-    status = StartFromModel();
-  }
-  RETURN_IF_ERROR(Agree(*mesh_.world, status));
+  ASSIGN_OR_RETURN(const std::optional<int64_t> resumed,
+                   ResumeOrStart(options_, splits_.fingerprint, mesh_, *trainer_));
+  start_ = resumed.value_or(0);
   if (options_.stop_at_step > 0 && options_.stop_at_step <= start_) {
     return UsageError(absl::StrCat("--stop_at_step ", options_.stop_at_step, " is not after step ",
                                    start_, ", which ", options_.run_dir,
@@ -176,57 +156,6 @@ absl::Status Run::CheckProfiledSteps() const {
                                  ", which are to be taken: give steps of them"));
 }
 
-absl::Status Run::LoadFrom(const std::string& checkpoint) {
-  ASSIGN_OR_RETURN(const CheckpointInfo info, ReadCheckpointInfo(checkpoint));
-  if (!info.has_moments) {
-    return UsageError(
-        absl::StrCat(checkpoint,
-                     " was imported: it has no optimizer state to go on with. Start a run from it "
-                     "with --init_from ",
-                     options_.run_dir, " and another --run_dir"));
-  }
-  RETURN_IF_ERROR(CheckResumable(info.config, config_, options_.run_dir));
-  if (info.data_fingerprint != splits_.fingerprint) {
-    return ConfigError(absl::StrCat("the data of ", checkpoint, " (", info.data_fingerprint,
-                                    ") and of data.train now (", splits_.fingerprint,
-                                    ") differ: give the same token files, or another --run_dir"));
-  }
-  RETURN_IF_ERROR(LoadCheckpoint(checkpoint, config_.model().num_experts(), trainer_->buffers(),
-                                 trainer_->optimizer()));
-  trainer_->model().ParametersChanged();
-  start_ = info.step;
-  if (!first_rank_) return absl::OkStatus();
-  std::fprintf(stderr, "resuming from %s\n", checkpoint.c_str());
-  if (info.world_size != mesh_.world->size() || info.expert_parallel != mesh_.expert->size() ||
-      info.threads != options_.threads) {
-    std::fprintf(stderr,
-                 "note: the checkpoint was written by %d ranks (expert degree %d, %d threads "
-                 "each), this job has %d "
-                 "(%d, %d): equal up to rounding, not bit for bit\n",
-                 info.world_size, info.expert_parallel, info.threads, mesh_.world->size(),
-                 mesh_.expert->size(), options_.threads);
-  }
-  return absl::OkStatus();
-}
-
-// The parameters of train.init_from, with a new optimizer.
-absl::Status Run::StartFromModel() {
-  const std::string& from = config_.train().init_from();
-  ASSIGN_OR_RETURN(const StoredModel start, OpenStartingModel(from));
-  ASSIGN_OR_RETURN(const GrowthPlan plan, PlanGrowth(start.model.config, config_));
-  std::vector<Parameter>& parameters = trainer_->model().parameters();
-  const GrownTensors tensors(start.model.tensors, plan, parameters, std::nullopt);
-  RETURN_IF_ERROR(
-      FillParameters(tensors, from, config_.model().num_experts(), trainer_->buffers()));
-  SeparateClones(plan, kCloneJitter, config_.runtime().seed(), parameters);
-  trainer_->model().ParametersChanged();
-  if (!first_rank_) return absl::OkStatus();
-  std::fprintf(stderr, "starting from %s\n", from.c_str());
-  for (const std::string& change : plan.changes)
-    std::fprintf(stderr, "note: the model does not begin as it is there: %s\n", change.c_str());
-  return absl::OkStatus();
-}
-
 // Before the run's folder is touched. Rank 0 writes there most, and speaks for all.
 absl::Status Run::PrepareSaving() {
   CheckpointInfo info;
@@ -248,6 +177,8 @@ absl::Status Run::PrepareSaving() {
 // What only rank 0 has: the run's folder, its configuration, metrics and progress.
 absl::Status Run::OpenFolder() {
   if (!first_rank_) return absl::OkStatus();
+  // Now, not with the next save: a complete run has none, and a disk may be short of the space.
+  RETURN_IF_ERROR(RemoveLeftovers(options_.run_dir));
   RETURN_IF_ERROR(WriteRunConfig(options_.run_dir, config_));
   ASSIGN_OR_RETURN(report_,
                    RunReport::Open(options_.run_dir, config_, mesh_.world->size(), start_));

@@ -17,10 +17,10 @@
 namespace hypermoe {
 
 struct PretrainOptions {
-  RunConfig config;     // loaded and validated
-  std::string run_dir;  // created if missing
-  bool resume = true;   // go on from the newest checkpoint of run_dir, if any; false: run_dir must
-                        // not hold a run
+  RunConfig config;          // loaded and validated
+  std::string run_dir;       // created if missing
+  bool resume = true;        // go on from the newest intact checkpoint of run_dir, if it has any;
+                             // false: run_dir must not hold a run
   int64_t stop_at_step = 0;  // save and return Stopped after this step; 0: run to the end
   ProfiledSteps profile;     // none by default
   // Of this rank; ranks may have different ones.

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "runtime/hashed_file.h"
 #include "runtime/safetensors_header.h"
 
 namespace hypermoe {
@@ -71,6 +70,13 @@ class MappedSafetensors : public SafetensorsFile {
     return result;
   }
 
+  absl::StatusOr<std::pair<int64_t, int64_t>> Range(const std::string& name) const override {
+    const auto found = header_.tensors.find(name);
+    if (found == header_.tensors.end()) return Error(name, "is not in the file");
+    return std::pair(static_cast<int64_t>(header_.data_begin + found->second.begin),
+                     static_cast<int64_t>(header_.data_begin + found->second.end));
+  }
+
   absl::StatusOr<at::Tensor> Get(const std::string& name) const override {
     ASSIGN_OR_RETURN(const TensorEntry tensor_entry, Entry(name));
     const SafetensorsEntry& entry = header_.tensors.at(name);
@@ -104,7 +110,6 @@ class MappedSafetensors : public SafetensorsFile {
 
 using NamedEntry = std::pair<std::string, TensorEntry>;
 
-// Large elements first, then by name: every tensor is then aligned, as the reference writes it.
 absl::StatusOr<std::vector<NamedEntry>> InFileOrder(const std::vector<std::string>& names,
                                                     const TensorSource& source) {
   std::vector<NamedEntry> ordered;
@@ -118,8 +123,7 @@ absl::StatusOr<std::vector<NamedEntry>> InFileOrder(const std::vector<std::strin
     ordered.emplace_back(name, found->second);
   }
   std::sort(ordered.begin(), ordered.end(), [](const NamedEntry& a, const NamedEntry& b) {
-    return std::pair(-static_cast<int64_t>(c10::elementSize(a.second.dtype)), a.first) <
-           std::pair(-static_cast<int64_t>(c10::elementSize(b.second.dtype)), b.first);
+    return StandsBefore(a.first, a.second.dtype, b.first, b.second.dtype);
   });
   return ordered;
 }
@@ -171,15 +175,22 @@ c10::ScalarType DtypeOfSafetensors(const std::string& name) {
   return c10::ScalarType::Undefined;
 }
 
-absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
-                                            const std::vector<std::string>& names,
-                                            const TensorSource& source,
-                                            const std::map<std::string, std::string>& metadata) {
+bool StandsBefore(const std::string& a, c10::ScalarType a_dtype, const std::string& b,
+                  c10::ScalarType b_dtype) {
+  const size_t a_size = c10::elementSize(a_dtype), b_size = c10::elementSize(b_dtype);
+  return a_size != b_size ? a_size > b_size : a < b;
+}
+
+absl::StatusOr<ChunkedDigest> WriteSafetensors(const std::string& path,
+                                               const std::vector<std::string>& names,
+                                               const TensorSource& source,
+                                               const std::map<std::string, std::string>& metadata,
+                                               int64_t chunk_bytes) {
   ASSIGN_OR_RETURN(const std::vector<NamedEntry> ordered, InFileOrder(names, source));
   ASSIGN_OR_RETURN(SafetensorsHeader header, MakeHeader(ordered));
   header.metadata = metadata;
   ASSIGN_OR_RETURN(const std::string header_bytes, SafetensorsHeaderBytes(header));
-  ASSIGN_OR_RETURN(const std::unique_ptr<HashedFile> file, HashedFile::Create(path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<HashedFile> file, HashedFile::Create(path, chunk_bytes));
   RETURN_IF_ERROR(file->Write(header_bytes.data(), header_bytes.size()));
   for (const auto& [name, entry] : ordered) {
     ASSIGN_OR_RETURN(const at::Tensor tensor, source.Read(name));
@@ -193,12 +204,13 @@ absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
   return file->Commit();
 }
 
-absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
-                                            const std::vector<NamedTensor>& tensors,
-                                            const std::map<std::string, std::string>& metadata) {
+absl::StatusOr<ChunkedDigest> WriteSafetensors(const std::string& path,
+                                               const std::vector<NamedTensor>& tensors,
+                                               const std::map<std::string, std::string>& metadata,
+                                               int64_t chunk_bytes) {
   std::vector<std::string> names;
   for (const NamedTensor& named : tensors) names.push_back(named.name);
-  return WriteSafetensors(path, names, TensorsInMemory(tensors), metadata);
+  return WriteSafetensors(path, names, TensorsInMemory(tensors), metadata, chunk_bytes);
 }
 
 }  // namespace hypermoe

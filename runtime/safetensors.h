@@ -8,10 +8,12 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/parameter.h"
 #include "runtime/file_util.h"
+#include "runtime/hashed_file.h"
 #include "runtime/status.h"
 #include "runtime/tensor_source.h"
 
@@ -36,6 +38,8 @@ class SafetensorsFile {
   // LibTorch has no type for.
   virtual absl::StatusOr<at::Tensor> Get(const std::string& name) const = 0;
   virtual const std::map<std::string, std::string>& metadata() const = 0;
+  // Where a tensor's data lies, in bytes of the file: [first, second). DataError: no such tensor.
+  virtual absl::StatusOr<std::pair<int64_t, int64_t>> Range(const std::string& name) const = 0;
 };
 
 // The format's name of a dtype ("F32"), or "" if files cannot hold it here.
@@ -45,14 +49,22 @@ c10::ScalarType DtypeOfSafetensors(const std::string& name);
 
 // Writes the tensors `names` of `source` (float64, float32, float16, bfloat16, int64, int32, int16,
 // int8, uint8 or bool) to `path`, one in memory at a time, and makes the content durable. An older
-// file of that name is replaced only by a complete one. Returns the file's size and hash.
-absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
-                                            const std::vector<std::string>& names,
-                                            const TensorSource& source,
-                                            const std::map<std::string, std::string>& metadata);
+// file of that name is replaced only by a complete one. Returns what was written, digested by
+// chunks of `chunk_bytes`.
+absl::StatusOr<ChunkedDigest> WriteSafetensors(const std::string& path,
+                                               const std::vector<std::string>& names,
+                                               const TensorSource& source,
+                                               const std::map<std::string, std::string>& metadata,
+                                               int64_t chunk_bytes = kChunkBytes);
 // The same for tensors in memory, on the CPU.
-absl::StatusOr<FileDigest> WriteSafetensors(const std::string& path,
-                                            const std::vector<NamedTensor>& tensors,
-                                            const std::map<std::string, std::string>& metadata);
+absl::StatusOr<ChunkedDigest> WriteSafetensors(const std::string& path,
+                                               const std::vector<NamedTensor>& tensors,
+                                               const std::map<std::string, std::string>& metadata,
+                                               int64_t chunk_bytes = kChunkBytes);
+
+// Whether WriteSafetensors puts tensor `a` before `b` in a file: large elements first, then by
+// name. Every tensor is then aligned, as the reference writes it.
+bool StandsBefore(const std::string& a, c10::ScalarType a_dtype, const std::string& b,
+                  c10::ScalarType b_dtype);
 
 }  // namespace hypermoe

@@ -1,6 +1,7 @@
 #include "runtime/starting_config.h"
 
-#include <optional>
+#include <cstdint>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/checkpoint_folder.h"
@@ -8,6 +9,23 @@
 #include "runtime/file_util.h"
 
 namespace hypermoe {
+namespace {
+
+// Where the model of the run in `run_dir` is described: a checkpoint of it, or else `init_from`. A
+// damaged one is for the resume to report; all checkpoints of a run say the same of the model.
+absl::StatusOr<std::string> ModelOfRun(const std::string& run_dir, const std::string& init_from) {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> steps, CheckpointSteps(run_dir));
+  absl::Status newest;
+  for (const int64_t step : steps) {
+    const absl::Status readable = ReadManifestOfStep(run_dir, step).status();
+    if (readable.ok()) return CheckpointPath(run_dir, step);
+    newest.Update(readable);
+  }
+  if (!newest.ok()) return newest;
+  return init_from;
+}
+
+}  // namespace
 
 absl::StatusOr<StoredModel> OpenStartingModel(const std::string& path) {
   ASSIGN_OR_RETURN(StoredModel stored, OpenStoredModel(path));
@@ -39,9 +57,8 @@ absl::StatusOr<RunConfig> CompleteConfig(const RunConfig& given, const std::stri
     FillDefaults(&config);
     return config;
   }
-  ASSIGN_OR_RETURN(const std::optional<std::string> checkpoint, LatestCheckpoint(run_dir));
-  ASSIGN_OR_RETURN(const StoredModel start,
-                   OpenStartingModel(checkpoint.value_or(given.train().init_from())));
+  ASSIGN_OR_RETURN(const std::string path, ModelOfRun(run_dir, given.train().init_from()));
+  ASSIGN_OR_RETURN(const StoredModel start, OpenStartingModel(path));
   return StartingFrom(start.model.config, given);
 }
 

@@ -56,6 +56,8 @@ absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(const WatchdogOptions&
                                                           Communicator& world) {
   std::unique_ptr<Watchdog> watchdog;
   if (options.hang_seconds <= 0) return watchdog;
+  // A rank that is still ending an earlier watchdog would remove what this one makes.
+  world.Barrier();
   // Rank 0 alone looks, and before it makes the folder.
   std::error_code ignored;
   const bool makes = world.rank() == 0 && !fs::exists(options.run_dir, ignored);

@@ -93,7 +93,7 @@ NamedTensors Stored(const std::string& checkpoint, const RunConfig& config,
                     const ProcessMesh& mesh) {
   Trainer loaded(config, mesh, TinyTokens());
   const absl::Status status = LoadCheckpoint(checkpoint, config.model().num_experts(),
-                                             loaded.buffers(), loaded.optimizer());
+                                             loaded.buffers(), loaded.optimizer(), *mesh.world);
   EXPECT_TRUE(status.ok()) << status;
   return StateOf(loaded);
 }

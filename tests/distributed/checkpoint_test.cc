@@ -4,10 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <set>
 
-#include "runtime/agreement.h"
+#include "runtime/checkpoint_reshard.h"
 #include "runtime/config_loader.h"
 #include "tests/support/file_size_limit.h"
 #include "tests/support/layouts.h"
@@ -20,9 +21,9 @@ namespace hypermoe {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::UnorderedElementsAre;
 
 constexpr int64_t kNumExperts = 6;  // on 4 ranks: 2, 2, 1, 1
 
@@ -49,7 +50,7 @@ void ExpectLoads(const std::string& run_dir, int64_t step, const ProcessMesh& me
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   TaggedModel model(TaggedLayoutOn(mesh, kNumExperts));
   const absl::Status loaded =
-      LoadCheckpoint(*checkpoint, kNumExperts, model.buffers(), model.optimizer());
+      LoadCheckpoint(*checkpoint, kNumExperts, model.buffers(), model.optimizer(), *mesh.world);
   EXPECT_TRUE(loaded.ok()) << loaded;
   EXPECT_THAT(model.WrongValues(salt), IsEmpty());
   EXPECT_THAT(model.WrongMoments(salt), IsEmpty());
@@ -100,7 +101,7 @@ TEST(CheckpointFailureTest, ARankThatCannotWriteFailsAllAndLeavesTheOlderCheckpo
     std::vector<std::string> left;
     for (const auto& entry : fs::directory_iterator(folder / "checkpoints"))
       left.push_back(entry.path().filename());
-    EXPECT_THAT(left, ElementsAre("step_00000001"));
+    EXPECT_THAT(left, UnorderedElementsAre("latest", "step_00000001"));
     ExpectLoads(folder.path(), 1, mesh, 1);
     World()->Barrier();
   }
@@ -117,7 +118,8 @@ TEST(CheckpointFailureTest, AFolderThatRankZeroCannotMakeFailsAll) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(folder / "file"));
 }
 
-TEST(CheckpointFailureTest, DamageToOneFileIsFoundByTheRanksThatReadItAndAgreedByAll) {
+// Damage that only the last rank reads: no rank changes a value, and all say the same.
+TEST(CheckpointFailureTest, DamageThatOneRankFindsChangesNoRank) {
   const SharedFolder folder;
   const int size = World()->size();
   const ProcessMesh mesh = ProcessMesh::Create(World(), size);
@@ -132,13 +134,82 @@ TEST(CheckpointFailureTest, DamageToOneFileIsFoundByTheRanksThatReadItAndAgreedB
   }
   World()->Barrier();
   TaggedModel model(TaggedLayoutOn(mesh, kNumExperts));
+  // By itself a rank finds only what it reads.
+  const std::shared_ptr<Communicator> alone = NewSelfCommunicator("world");
   const absl::Status local =
-      LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer());
+      LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer(), *alone);
   EXPECT_EQ(local.ok(), World()->rank() != size - 1) << local;
   EXPECT_EQ(model.AllZero(), !local.ok());
-  const absl::Status agreed = Agree(*World(), local);
+
+  TaggedModel together(TaggedLayoutOn(mesh, kNumExperts));
+  const absl::Status agreed =
+      LoadCheckpoint(checkpoint, kNumExperts, together.buffers(), together.optimizer(), *World());
   EXPECT_EQ(ExitCodeOf(agreed), ExitCode::kBadData);
   EXPECT_THAT(std::string(agreed.message()), HasSubstr(checkpoint + "/" + name + "'"));
+  EXPECT_THAT(std::string(agreed.message()), HasSubstr("tensor '"));
+  EXPECT_TRUE(together.AllZero());
+  const std::vector<std::string> said = World()->AllGatherText(std::string(agreed.message()));
+  EXPECT_EQ(std::set<std::string>(said.begin(), said.end()).size(), 1u);
+}
+
+// Folders of the same name on machines that do not share them.
+TEST(CheckpointFailureTest, RanksThatSeeDifferentCheckpointsRefuse) {
+  if (World()->size() == 1) GTEST_SKIP() << "one rank sees one";
+  const SharedFolder folder;
+  // Each rank its own copy: of the same step, of other values on the last one.
+  const bool last = World()->rank() == World()->size() - 1;
+  const std::string own = folder / ("machine_" + std::to_string(World()->rank()));
+  const ProcessMesh alone = ProcessMesh::Create(NewSelfCommunicator("world"), 1);
+  SaveTagged(own, 1, alone, last ? 2 : 1);
+  TaggedModel model(TaggedLayoutOn(alone, kNumExperts));
+  const absl::Status status = LoadCheckpoint(own + "/checkpoints/step_00000001", kNumExperts,
+                                             model.buffers(), model.optimizer(), *World());
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kConfig) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("rank " + std::to_string(World()->size() - 1) + " differs from rank 0"));
+  EXPECT_TRUE(model.AllZero());
+}
+
+std::map<std::string, std::string> FilesIn(const std::string& checkpoint) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(checkpoint))
+    files[entry.path().filename()] = ReadFile(entry.path());
+  return files;
+}
+
+TEST(CheckpointReshardTest, WritesWhatThoseRanksWouldHaveWritten) {
+  const SharedFolder folder;
+  for (const Layout& layout : Layouts()) {
+    if (const auto mesh = MeshOf(layout)) {
+      TaggedModel model(TaggedLayoutOn(*mesh, kNumExperts));
+      model.Fill(1, 7);
+      CheckpointInfo info = Info(7, *mesh);
+      info.config.mutable_mesh()->set_expert_parallel(layout.expert);
+      EXPECT_TRUE(SaveCheckpoint(folder / LayoutName(layout), info, model.buffers(),
+                                 model.optimizer(), *mesh)
+                      .ok());
+    }
+    World()->Barrier();
+  }
+  for (const Layout& from : {Layouts().front(), Layouts().back()}) {
+    for (const Layout& to : Layouts()) {
+      SCOPED_TRACE(LayoutName(from) + " as " + LayoutName(to));
+      ReshardOptions options;
+      options.checkpoint = folder / LayoutName(from);
+      options.ranks = to.world;
+      options.expert_parallel = to.expert;
+      options.output = folder / (LayoutName(from) + "_as_" + LayoutName(to));
+      const auto made = ReshardCheckpoint(options, *World());
+      ASSERT_TRUE(made.ok()) << made.status();
+      World()->Barrier();
+      if (World()->rank() > 0) continue;
+      const auto found = FilesIn(*made);
+      const auto wanted = FilesIn(ResolveCheckpoint(folder / LayoutName(to)).value());
+      EXPECT_EQ(found.size(), wanted.size());
+      for (const auto& [name, bytes] : wanted)
+        EXPECT_TRUE(found.contains(name) && found.at(name) == bytes) << name;
+    }
+  }
 }
 
 }  // namespace

@@ -148,8 +148,9 @@ class OmittedStateTest : public testing::TestWithParam<Item> {
       const std::string checkpoint = ResolveCheckpoint(folder_ + "/stopped").value();
       CheckpointInfo info = ReadCheckpointInfo(checkpoint).value();
       Trainer trainer(config, mesh_, TinyTokens()), fresh(config, mesh_, TinyTokens());
-      const absl::Status loaded = LoadCheckpoint(checkpoint, config.model().num_experts(),
-                                                 trainer.buffers(), trainer.optimizer());
+      const absl::Status loaded =
+          LoadCheckpoint(checkpoint, config.model().num_experts(), trainer.buffers(),
+                         trainer.optimizer(), *mesh_.world);
       EXPECT_TRUE(loaded.ok()) << loaded;
       State state{trainer, info, fresh};
       item.lose(state);

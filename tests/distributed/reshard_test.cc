@@ -51,12 +51,13 @@ void SaveModel(const std::string& run_dir, const Tagging& tagging, TaggedModel& 
 void ExpectLoads(const std::string& run_dir, const Tagging& tagging, TaggedModel& model,
                  const ProcessMesh& mesh) {
   const auto checkpoint = ResolveCheckpoint(run_dir);
-  const absl::Status loaded = checkpoint.ok() ? LoadCheckpoint(*checkpoint, tagging.num_experts,
-                                                               model.buffers(), model.optimizer())
-                                              : checkpoint.status();
   // Agreed, since what follows is collective.
-  const absl::Status agreed = Agree(*mesh.world, loaded);
-  EXPECT_TRUE(agreed.ok()) << agreed;
+  absl::Status loaded = Agree(*mesh.world, checkpoint.status());
+  if (loaded.ok()) {
+    loaded = LoadCheckpoint(*checkpoint, tagging.num_experts, model.buffers(), model.optimizer(),
+                            *mesh.world);
+  }
+  EXPECT_TRUE(loaded.ok()) << loaded;
   EXPECT_THAT(model.WrongValues(kSalt), IsEmpty());
   EXPECT_THAT(model.WrongMoments(kSalt), IsEmpty());
   EXPECT_EQ(model.optimizer().steps(), kUpdates);
@@ -134,8 +135,8 @@ std::vector<double> Train(const std::string& run_dir, int64_t num_experts, bool 
   Trainer trainer(config, mesh, TinyTokens());
   absl::Status status;
   if (resume) {
-    status = Agree(*mesh.world, LoadCheckpoint(ResolveCheckpoint(run_dir).value(), num_experts,
-                                               trainer.buffers(), trainer.optimizer()));
+    status = LoadCheckpoint(ResolveCheckpoint(run_dir).value(), num_experts, trainer.buffers(),
+                            trainer.optimizer(), *mesh.world);
     trainer.model().ParametersChanged();
   } else {
     for (int64_t step = 0; step < kBefore; ++step) trainer.TrainStep(step);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -11,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/checkpoint_audit.h"
 #include "runtime/checkpoint_folder.h"
 #include "runtime/evaluator.h"
 #include "runtime/generator.h"
@@ -94,10 +96,137 @@ TEST_F(ResumeTest, RepeatsNoStepAfterACrash) {
   EXPECT_EQ(Metrics(folder_ + "/whole"), Metrics(folder_ + "/crashed"));
 }
 
+// The checkpoint of a step.
+std::string StepFolder(const std::string& run_dir, int step) {
+  char name[64];
+  std::snprintf(name, sizeof(name), "/checkpoints/step_%08d", step);
+  return run_dir + name;
+}
+
+// The file of the last rank that writes one: of experts that the other ranks do not hold.
+std::string LastFile(const std::string& checkpoint) {
+  std::string last;
+  for (const auto& entry : fs::directory_iterator(checkpoint)) {
+    if (entry.path().extension() == ".safetensors") last = std::max(last, entry.path().string());
+  }
+  return last;
+}
+
+void FlipLastByte(const std::string& path) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  const int byte = file.get();
+  file.seekp(-1, std::ios::end);
+  file.put(static_cast<char>(byte ^ 1));
+  EXPECT_TRUE(file.flush().good()) << path;
+}
+
+// Every file below a folder.
+std::map<std::string, std::string> Snapshot(const std::string& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    std::ifstream in(entry.path(), std::ios::binary);
+    files[entry.path().string()] = {std::istreambuf_iterator<char>(in), {}};
+  }
+  return files;
+}
+
+// Runs it, with what rank 0 said on stderr.
+absl::Status PretrainAndListen(const PretrainOptions& options, const ProcessMesh& mesh,
+                               std::string* said) {
+  testing::internal::CaptureStderr();
+  const absl::Status status = Pretrain(options, mesh);
+  *said = World()->AllGatherText(testing::internal::GetCapturedStderr())[0];
+  return status;
+}
+
+TEST_F(ResumeTest, GoesOnFromTheOneBeforeADamagedCheckpoint) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  ASSERT_TRUE(Pretrain(Options("whole"), mesh).ok());
+  const std::string run = folder_ + "/damaged";
+  std::string file;
+  if (World()->rank() == 0) {
+    fs::copy(folder_ + "/whole", run, fs::copy_options::recursive);
+    file = LastFile(StepFolder(run, 12));
+    FlipLastByte(file);
+  }
+  file = World()->AllGatherText(file)[0];
+  // On the way it saves a step that lies before the damaged one, and may keep only two.
+  PretrainOptions options = Options("damaged");
+  options.config.mutable_checkpoint()->set_keep(2);
+  options.stop_at_step = 10;
+  std::string said;
+  ASSERT_EQ(ExitCodeOf(PretrainAndListen(options, mesh, &said)), ExitCode::kStopped);
+  for (const std::string& part :
+       {"warning: checkpoint " + StepFolder(run, 12) + " is damaged", "file '" + file + "'",
+        std::string("tensor '"), "resuming from " + StepFolder(run, 8)}) {
+    EXPECT_NE(said.find(part), std::string::npos) << part << "\n" << said;
+  }
+  EXPECT_FALSE(fs::exists(StepFolder(run, 4)));
+  EXPECT_TRUE(fs::exists(StepFolder(run, 8)));
+  EXPECT_TRUE(fs::exists(StepFolder(run, 12))) << "left for people";
+  World()->Barrier();
+
+  options.stop_at_step = 0;
+  ASSERT_TRUE(PretrainAndListen(options, mesh, &said).ok());
+  EXPECT_NE(said.find("resuming from " + StepFolder(run, 10)), std::string::npos) << said;
+  EXPECT_EQ(said.find("warning"), std::string::npos) << said;
+  EXPECT_EQ(Metrics(folder_ + "/whole"), Metrics(run));
+  ExpectSameTensors(run, folder_ + "/whole");
+  const auto audits = AuditCheckpoints(run, *World());
+  ASSERT_TRUE(audits.ok()) << audits.status();
+  ASSERT_EQ(audits->size(), 2u);
+  for (const CheckpointAudit& audit : *audits) EXPECT_TRUE(audit.damage.empty());
+}
+
+TEST_F(ResumeTest, WithoutAnIntactCheckpointNothingChanges) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
+  const std::string run = folder_ + "/run";
+  ASSERT_TRUE(Pretrain(Options("run"), mesh).ok());
+  std::map<std::string, std::string> before;
+  if (World()->rank() == 0) {
+    FlipLastByte(LastFile(StepFolder(run, 12)));
+    fs::remove(StepFolder(run, 8) + "/manifest.json");
+  }
+  World()->Barrier();
+  // Two of three are damaged: the oldest will do.
+  PretrainOptions options = Options("run");
+  options.stop_at_step = 5;
+  std::string said;
+  ASSERT_EQ(ExitCodeOf(PretrainAndListen(options, mesh, &said)), ExitCode::kStopped);
+  EXPECT_NE(said.find("resuming from " + StepFolder(run, 4)), std::string::npos) << said;
+  World()->Barrier();
+  if (World()->rank() == 0) {
+    fs::remove_all(StepFolder(run, 5));
+    fs::resize_file(LastFile(StepFolder(run, 4)), 100);
+    before = Snapshot(run);
+  }
+  World()->Barrier();
+  const absl::Status status = PretrainAndListen(Options("run"), mesh, &said);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kBadData);
+  EXPECT_NE(std::string(status.message()).find("no checkpoint of " + run + " is intact (3 tried)"),
+            std::string::npos)
+      << status;
+  for (const int step : {4, 8, 12}) {
+    const std::string warning = "warning: checkpoint " + StepFolder(run, step) + " is damaged";
+    EXPECT_NE(said.find(warning), std::string::npos) << said;
+  }
+  const std::vector<std::string> messages = World()->AllGatherText(std::string(status.message()));
+  for (const std::string& message : messages) EXPECT_EQ(message, messages[0]);
+  if (World()->rank() == 0) {
+    EXPECT_TRUE(before == Snapshot(run)) << "a file has changed";
+  }
+  // A path that is given takes no other one instead.
+  for (const std::string& path : {run, StepFolder(run, 12)}) {
+    EXPECT_EQ(ExitCodeOf(Evaluate({path, "", ""}, World(), 0).status()), ExitCode::kBadData);
+  }
+}
+
 std::vector<std::string> CheckpointNames(const std::string& run_dir) {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(run_dir + "/checkpoints"))
-    names.push_back(entry.path().filename());
+  for (const auto& entry : fs::directory_iterator(run_dir + "/checkpoints")) {
+    if (entry.is_directory()) names.push_back(entry.path().filename());
+  }
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -128,6 +257,14 @@ TEST_F(ResumeTest, KeepsTheNewestCheckpointsAndGoesOnFromThem) {
   World()->Barrier();
   EXPECT_EQ(CheckpointNames(options.run_dir), std::vector<std::string>{"step_00000012"});
   ExpectSameTensors(options.run_dir, folder_ + "/whole");
+  World()->Barrier();
+  // As a crash after the last save leaves it, in the middle of removing what it replaced.
+  if (World()->rank() == 0)
+    fs::create_directory(options.run_dir + "/checkpoints/step_00000008.tmp");
+  World()->Barrier();
+  ASSERT_TRUE(Pretrain(options, mesh).ok());
+  World()->Barrier();
+  EXPECT_EQ(CheckpointNames(options.run_dir), std::vector<std::string>{"step_00000012"});
 }
 
 TEST_F(ResumeTest, TensorBoardShowsEachStepOnce) {

@@ -41,6 +41,10 @@ def command_line_cases():
     return [
         Case("no command", [], USAGE, ["no command", "--help"]),
         Case("unknown command", ["pretrian"], USAGE, ["'pretrian'", "'pretrain'"]),
+        Case("no command of several", ["checkpoint"], USAGE, ["no command", "checkpoint --help"], (1,)),
+        Case("unknown command of several", ["checkpoint", "verfy"], USAGE, ["'verfy'", "'verify'", "checkpoint --help"], (1,)),
+        Case("a command's missing option", ["checkpoint", "verify"], USAGE, ["hypermoe checkpoint verify: path", "verify --help"],
+             (1,)),
         Case("unknown option", good + ["--batch_size", "4"], USAGE, ["--batch_size", "pretrain --help"]),
         Case("missing option", ["pretrain", "--config", "c"], USAGE, ["--run_dir"]),
         Case("bad choice", good + ["--resume=maybe"], USAGE, ["--resume", "maybe", "auto", "never"]),
@@ -165,7 +169,7 @@ def data_cases(folder, source):
 
 def run_folder_cases(folder, source):
     """Run folders and checkpoints."""
-    for name in ("flipped_weights", "flipped_manifest", "no_checkpoint", "missing_shard"):
+    for name in ("flipped_weights", "flipped_manifest", "no_checkpoint", "missing_shard", "extra_file"):
         shutil.copytree(os.path.join(folder, "run"), os.path.join(folder, name))
 
     def checkpoint_file(run, pattern):
@@ -177,9 +181,13 @@ def run_folder_cases(folder, source):
     flip_byte(manifest, os.path.getsize(manifest) // 2)
     os.remove(checkpoint_file("missing_shard", "*.safetensors"))
     shutil.rmtree(os.path.join(folder, "no_checkpoint", "checkpoints"))
+    with open(os.path.join(os.path.dirname(checkpoint_file("extra_file", "manifest.json")), "notes.txt"), "w") as file:
+        file.write("not of this checkpoint")
 
     def train(name, code, names, run_dir, *more):
         return Case(name, train_arguments(source, run_dir, more), code, names)
+
+    reshard = ["checkpoint", "reshard", "--checkpoint", "run"]
 
     def evaluate(name, code, names, checkpoint):
         return Case(name, ["evaluate", "--checkpoint", checkpoint, "--data", "good"], code, names)
@@ -188,12 +196,21 @@ def run_folder_cases(folder, source):
         train("run folder below a file", IO, [r"good\.txt"], "good.txt/run"),
         train("--resume=never on an existing run", USAGE, ["run", "--resume"], "run", "--resume=never"),
         train("another configuration on resume", CONFIG, [r"train\.batch_size"], "run", "--set", "train.batch_size=6"),
-        train("resume from a corrupt checkpoint", BAD_DATA, [r"flipped_weights.*safetensors"], "flipped_weights"),
+        train("resume from a corrupt checkpoint", BAD_DATA,
+              ["no checkpoint of flipped_weights is intact", r"flipped_weights.*safetensors", "bytes 0 to", "tensor '"], "flipped_weights"),
         evaluate("checkpoint that does not exist", IO, ["no_such_run"], "no_such_run"),
         evaluate("run folder without a checkpoint", BAD_DATA, ["no_checkpoint"], "no_checkpoint"),
         evaluate("flipped bit in the weights", BAD_DATA, [r"flipped_weights.*safetensors"], "flipped_weights"),
         evaluate("flipped bit in the manifest", BAD_DATA, [r"flipped_manifest.*manifest\.json"], "flipped_manifest"),
+        evaluate("a file too many in a checkpoint", BAD_DATA, ["extra_file", "'notes.txt'", "does not list"], "extra_file"),
         evaluate("missing file of a checkpoint", BAD_DATA, [r"missing_shard.*safetensors"], "missing_shard"),
+        Case("verify a damaged checkpoint", ["checkpoint", "verify", "flipped_weights"], BAD_DATA,
+             ["1 of 1 checkpoints", "flipped_weights"]),
+        Case("verify what is no run", ["checkpoint", "verify", "no_such_run"], IO, ["no_such_run"], (1,)),
+        Case("list a run without checkpoints", ["checkpoint", "list", "no_checkpoint"], BAD_DATA, ["no_checkpoint"], (1,)),
+        Case("reshard into a run", reshard + ["--ranks", "2", "--output", "run"], USAGE, ["--output run", "holds a run"]),
+        Case("reshard to a degree that does not divide", reshard + ["--ranks", "3", "--expert_parallel", "2", "--output",
+             "never_made"], USAGE, ["--expert_parallel 2", "--ranks 3"], (1,)),
         Case("generate without a checkpoint", ["generate", "--checkpoint", "no_such_run", "--prompt", "a"], IO,
              ["no_such_run"]),
     ]

@@ -18,25 +18,6 @@ using testing::Not;
 
 using CheckpointDamageTest = CheckpointTest;
 
-TEST_F(CheckpointDamageTest, EveryFlippedByteIsFound) {
-  const std::string checkpoint = Save(1);
-  for (const char* name : {"/manifest.json", "/rank_00000.safetensors"}) {
-    const std::string good = ReadFile(checkpoint + name);
-    // A stride without common factors visits all kinds of places; each visit reads the whole
-    // checkpoint.
-    for (size_t at = 0; at < good.size(); at += 61) {
-      std::string bad = good;
-      bad[at] ^= 0x04;
-      WriteFile(checkpoint + name, bad);
-      EXPECT_THAT(LoadError(checkpoint), AllOf(HasSubstr(checkpoint), HasSubstr(name + 1)))
-          << "byte " << at;
-    }
-    WriteFile(checkpoint + name, good);
-  }
-  TaggedModel model({});
-  EXPECT_TRUE(LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer()).ok());
-}
-
 TEST_F(CheckpointDamageTest, TruncatedMissingAndLinkedFilesAreNamed) {
   const std::string checkpoint = Save(1);
   const std::string file = checkpoint + "/rank_00000.safetensors";
@@ -54,7 +35,7 @@ TEST_F(CheckpointDamageTest, TruncatedMissingAndLinkedFilesAreNamed) {
 
   fs::rename(checkpoint + "/manifest.json", run_ / "manifest");
   fs::create_symlink(run_ / "manifest", checkpoint + "/manifest.json");
-  EXPECT_THAT(LoadError(checkpoint, ExitCode::kIo), HasSubstr("symbolic link"));
+  EXPECT_THAT(LoadError(checkpoint), HasSubstr("manifest.json is not a regular file"));
 }
 
 TEST_F(CheckpointDamageTest, AManifestCannotPointOutside) {
@@ -75,13 +56,23 @@ TEST_F(CheckpointDamageTest, ManifestsThatMakeNoSenseAreRefused) {
   };
   for (const Case& bad : std::vector<Case>{
            {"\"format\": \"hypermoe-checkpoint\"", "\"format\": \"other\"", "'format' is not"},
-           {"\"version\": 1", "\"version\": 2", "format version 2; this program reads version 1"},
+           {"\"version\": 2", "\"version\": 1", "format version 1; this program reads version 2"},
            {"\"step\": 1", "\"step\": -1", "'step' is not a non-negative integer"},
            {"\"step\": 1", "\"stop\": 1", "'step' is missing"},
            {"\"world_size\": 1", "\"world_size\": 4294967296", "'world_size' is 4294967296"},
            {"\"config\": \"", "\"config\": \"no_such_field: 1 ", "no_such_field"},
            {"\"shape\":[7,3]", "\"shape\":[-7,3]", "'shape' holds something else"},
            {"\"dtype\":\"F32\"", "\"dtype\":32", "'dtype' is not a text"},
+           {"\"dtype\":\"F32\"", "\"dtype\":\"F33\"", "dtype 'F33', which is not supported"},
+           {"\"chunk_bytes\":4194304", "\"chunk_bytes\":0", "expected one for each 0 bytes"},
+           {"\"chunk_bytes\":4194304", "\"chunk_bytes\":64", "1 digests, expected one for each 64"},
+           {"\"shape\":[7,3]", "\"shape\":[9223372036854775807,3]", "is larger than its file"},
+           {"\"shape\":[7,3]", "\"shape\":[18446744073709551615]", "'shape' holds something else"},
+           {"\"step\": 1", "\"step\": 1, \"step\": 1", "key 'step' stands twice"},
+           {"\"files\": [",
+            "\"files\": [{\"name\":\"more\",\"bytes\":0,\"chunk_bytes\":1,"
+            "\"xxh3_128\":[]},",
+            "file 'more' holds none of the tensors"},
            {"\"file\":\"rank_00000.safetensors\"", "\"file\":\"rank_00001.safetensors\"",
             "in a file that is not listed"},
            {"\"shape\":[7,3]", "\"shape\":[3,7]",
@@ -118,9 +109,9 @@ TEST_F(CheckpointDamageTest, AllTensorsThatDoNotFitAreListed) {
 
 TEST_F(CheckpointDamageTest, ALongListIsCutShort) {
   const std::string checkpoint = Save(1);
-  Rewrite(checkpoint, [](std::vector<NamedTensor>* tensors) { tensors->clear(); });
+  Rewrite(checkpoint, [](std::vector<NamedTensor>* tensors) { tensors->resize(1); });
   const std::string message = LoadError(checkpoint);
-  EXPECT_THAT(message, HasSubstr("; and 74 more"));
+  EXPECT_THAT(message, HasSubstr("; and 73 more"));
   const std::regex missing("missing tensor");
   EXPECT_EQ(std::distance(std::sregex_iterator(message.begin(), message.end(), missing), {}), 10);
 }
@@ -141,9 +132,9 @@ TEST_F(CheckpointDamageTest, AFileThatBeliesItsManifestIsRefused) {
   lying.tensors["ln_f.bias"] = lying.tensors["ln_f.weight"];
   lying.tensors.erase("ln_f.weight");
   WriteFile(checkpoint + "/manifest.json", ManifestText(lying));
-  EXPECT_THAT(LoadError(checkpoint),
-              AllOf(HasSubstr("tensor 'wte.weight' is not in its file as manifest.json says"),
-                    HasSubstr("tensor 'ln_f.bias' is not in the file")));
+  EXPECT_THAT(LoadError(checkpoint), AllOf(HasSubstr("tensor 'wte.weight' is not in file '"),
+                                           HasSubstr("' as manifest.json says"),
+                                           HasSubstr("tensor 'ln_f.bias' is not in the file")));
 }
 
 TEST_F(CheckpointDamageTest, MoreOrFewerExpertsThanTheModelHasAreFound) {
@@ -153,15 +144,17 @@ TEST_F(CheckpointDamageTest, MoreOrFewerExpertsThanTheModelHasAreFound) {
   layout.num_experts = 5;
   layout.expert_degree = 5;
   TaggedModel fewer(layout);
-  const absl::Status status = LoadCheckpoint(checkpoint, 5, fewer.buffers(), fewer.optimizer());
+  const absl::Status status =
+      LoadCheckpoint(checkpoint, 5, fewer.buffers(), fewer.optimizer(), *mesh_.world);
   EXPECT_THAT(Message(status),
               AllOf(HasSubstr("unexpected tensor 'h.0.mlp.experts.expert_5.c_fc.bias'"),
                     Not(HasSubstr("expert_4"))));
   layout.num_experts = 7;
   layout.expert_degree = 1;
   TaggedModel more(layout);
-  EXPECT_THAT(Message(LoadCheckpoint(checkpoint, 7, more.buffers(), more.optimizer())),
-              HasSubstr("missing tensor 'h.1.mlp.experts.expert_6.c_fc.weight'"));
+  EXPECT_THAT(
+      Message(LoadCheckpoint(checkpoint, 7, more.buffers(), more.optimizer(), *mesh_.world)),
+      HasSubstr("missing tensor 'h.1.mlp.experts.expert_6.c_fc.weight'"));
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ class CheckpointSaverTest : public CheckpointTest {
   std::vector<std::string> WrongIn(const std::string& checkpoint, int64_t step, int salt) {
     TaggedModel model({});
     const absl::Status loaded =
-        LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer());
+        LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer(), *mesh_.world);
     EXPECT_TRUE(loaded.ok()) << loaded;
     EXPECT_EQ(model.optimizer().steps(), step);
     std::vector<std::string> wrong = model.WrongValues(salt), moments = model.WrongMoments(salt);

@@ -51,7 +51,7 @@ class CheckpointTest : public testing::Test {
   std::string LoadError(const std::string& checkpoint, ExitCode code = ExitCode::kBadData) {
     TaggedModel model({});
     const absl::Status status =
-        LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer());
+        LoadCheckpoint(checkpoint, kNumExperts, model.buffers(), model.optimizer(), *mesh_.world);
     EXPECT_EQ(ExitCodeOf(status), code) << status;
     EXPECT_TRUE(model.AllZero());
     return Message(status);
@@ -79,6 +79,22 @@ class CheckpointTest : public testing::Test {
     WriteFile(checkpoint + "/manifest.json", ManifestText(manifest));
   }
 
+  // Writes every file again, digested by chunks of `chunk_bytes`, so that a small file has many.
+  void Rechunk(const std::string& checkpoint, int64_t chunk_bytes) {
+    CheckpointManifest manifest = ReadManifest(checkpoint).value();
+    for (auto& [name, digest] : manifest.files) {
+      const std::string path = checkpoint + "/" + name;
+      std::vector<NamedTensor> tensors;
+      {
+        const auto file = SafetensorsFile::Open(path).value();
+        for (const std::string& tensor : file->names())
+          tensors.push_back({tensor, file->Get(tensor).value().clone()});
+      }
+      digest = WriteSafetensors(path, tensors, {}, chunk_bytes).value();
+    }
+    WriteFile(checkpoint + "/manifest.json", ManifestText(manifest));
+  }
+
   // Changes the manifest as text and gives it the right hash again.
   void RewriteManifest(const std::string& checkpoint, const std::string& from,
                        const std::string& to) {
@@ -86,10 +102,10 @@ class CheckpointTest : public testing::Test {
     const size_t at = text.find(from);
     ASSERT_NE(at, std::string::npos) << from;
     text.replace(at, from.size(), to);
-    const std::string mark = ",\n  \"manifest_xxh3_128\": \"";
+    const std::string mark = ",\n  \"manifest_sha256\": \"";
     const size_t end = text.rfind(mark);
     ASSERT_NE(end, std::string::npos);
-    text.replace(end + mark.size(), 32, DigestOf(text.data(), end).xxh3_128);
+    text.replace(end + mark.size(), 64, Sha256Digest(text.data(), end));
     WriteFile(checkpoint + "/manifest.json", text);
   }
 

@@ -203,6 +203,23 @@ class Benchmarks(unittest.TestCase):
         done = program("bench_all_to_all", "--operation=all_reduce", "--max_bytes=64", "--rounds=1", ranks=2)
         self.assertRegex(done.stdout, r"#wrong\n.*\(us\).*\n +64 +16 +float +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d +0\n\Z")
 
+    def test_checkpoints_are_timed_beside_dd(self):
+        for ranks in (1, 2):
+            with tempfile.TemporaryDirectory() as folder:
+                done = program("bench_checkpoint", "--json", "--folder", folder, "--mebibytes=12", "--rounds=2", ranks=ranks)
+                self.assertEqual(os.listdir(folder), [])
+            machine, lines = self.lines(done)
+            self.assertEqual(machine["ranks"], ranks)
+            cases = {line["case"]: line for line in lines if "case" in line}
+            for name in ("save", "digests", "load", "load, no digests", "load, cached", "dd write fsync"):
+                self.assertEqual(cases[name]["bytes"], ranks * 12 << 20)
+                self.assertLess(0, cases[name]["seconds"])
+            shares = {line["digest_share_of"]: line["share"] for line in lines if "share" in line}
+            self.assertEqual(sorted(shares), ["load", "load, cached", "save"])
+            self.assertLess(0, shares["save"])
+        self.fails(64, "--rounds", program("bench_checkpoint", "--rounds=0"))
+        self.fails(74, "no_such_folder", program("bench_checkpoint", "--folder=no_such_folder"))
+
     def test_comparison_works_without_pytorch(self):
         with tempfile.TemporaryDirectory() as empty:
             done = run([sys.executable, "-B", os.path.join(SOURCE, "tools", "bench_against_pytorch"), "--kind=dense",

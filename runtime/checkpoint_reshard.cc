@@ -1,0 +1,109 @@
+#include "runtime/checkpoint_reshard.h"
+
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "parallel/process_mesh.h"
+#include "runtime/agreement.h"
+#include "runtime/checkpoint_files.h"
+#include "runtime/checkpoint_folder.h"
+#include "runtime/checkpoint_tensors.h"
+#include "runtime/config_loader.h"
+#include "runtime/trainer.h"
+
+namespace hypermoe {
+namespace {
+
+struct Plan {
+  std::string checkpoint;
+  CheckpointManifest manifest;
+  CheckpointInfo info;                          // of the new one
+  std::vector<std::vector<std::string>> files;  // the tensors of each rank's
+};
+
+absl::Status CheckUnused(const std::string& run_dir) {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> steps, CheckpointSteps(run_dir));
+  if (steps.empty() && !std::filesystem::exists(run_dir + "/metrics.jsonl"))
+    return absl::OkStatus();
+  return UsageError(absl::StrCat("--output ", run_dir, " already holds a run: give another one"));
+}
+
+absl::StatusOr<Plan> MakePlan(const ReshardOptions& options) {
+  Plan plan;
+  RETURN_IF_ERROR(CheckUnused(options.output));
+  ASSIGN_OR_RETURN(plan.checkpoint, ResolveCheckpoint(options.checkpoint));
+  ASSIGN_OR_RETURN(plan.manifest, ReadManifest(plan.checkpoint));
+  plan.info = plan.manifest.info;
+  plan.info.config.mutable_mesh()->set_expert_parallel(options.expert_parallel);
+  const int64_t experts = plan.info.config.model().num_experts();
+  const int degree = ExpertDegree(plan.info.config, options.ranks);
+  plan.info.world_size = options.ranks;
+  plan.info.expert_parallel = degree;
+  // Experts are written by the first expert group, all else by its first rank (Writes).
+  std::vector<int64_t> rank_of_expert(experts);
+  for (int rank = 0; rank < degree; ++rank) {
+    const ExpertRange range = ExpertsOfRank(experts, degree, rank);
+    for (int64_t expert = range.begin; expert < range.end; ++expert) rank_of_expert[expert] = rank;
+  }
+  plan.files.resize(degree);
+  for (const auto& [name, tensor] : plan.manifest.tensors) {
+    const int64_t expert = ExpertOfTensor(name);
+    if (expert >= experts) {
+      return DataError(absl::StrCat("checkpoint ", Printable(plan.checkpoint), " has tensor '",
+                                    Printable(name), "', but its model has ", experts, " experts"));
+    }
+    plan.files[expert < 0 ? 0 : rank_of_expert[expert]].push_back(name);
+  }
+  return plan;
+}
+
+// This rank's share of the files. Local.
+absl::Status WriteShare(const Plan& plan, const CheckpointFolder& folder, const Communicator& world,
+                        ManifestPart* part) {
+  const CheckpointTensors tensors(plan.checkpoint, plan.manifest, CheckpointTensors::Part::kAll);
+  for (size_t file = world.rank(); file < plan.files.size(); file += world.size()) {
+    RETURN_IF_ERROR(
+        WriteTensors(folder, absl::StrFormat("rank_%05d", file), plan.files[file], tensors, part));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int64_t ExpertOfTensor(const std::string& name) {
+  constexpr char kMark[] = ".experts.expert_";
+  const size_t mark = name.find(kMark);
+  if (mark == std::string::npos) return -1;
+  const size_t begin = mark + sizeof(kMark) - 1;
+  const absl::string_view number =
+      absl::string_view(name).substr(begin, name.find('.', begin) - begin);
+  int64_t expert = 0;
+  return absl::SimpleAtoi(number, &expert) && expert >= 0 ? expert : -1;
+}
+
+absl::StatusOr<std::string> ReshardCheckpoint(const ReshardOptions& options, Communicator& world) {
+  const absl::StatusOr<Plan> plan = MakePlan(options);
+  RETURN_IF_ERROR(Agree(world, plan.status()));
+  const bool first = world.rank() == 0;
+  const CheckpointFolder folder(options.output, plan->info.step);
+  RETURN_IF_ERROR(Agree(world, first ? folder.Begin() : absl::OkStatus()));
+  ManifestPart part;
+  absl::Status status = Agree(world, WriteShare(*plan, folder, world, &part));
+  if (status.ok()) {
+    const std::vector<std::string> parts = world.AllGatherText(ManifestPartText(part));
+    const auto publish = [&]() -> absl::Status {
+      RETURN_IF_ERROR(WriteRunConfig(options.output, plan->info.config));
+      return PublishParts(folder, plan->info, plan->manifest.optimizer_steps, parts);
+    };
+    status = Agree(world, first ? publish() : absl::OkStatus());
+  }
+  if (!status.ok() && first) folder.Discard();
+  RETURN_IF_ERROR(status);
+  return folder.path();
+}
+
+}  // namespace hypermoe
