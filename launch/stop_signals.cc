@@ -39,8 +39,8 @@ int64_t Milliseconds() {
   const timespec head_start = {0, std::min<int64_t>(900, 200 * rank) * 1'000'000};
   nanosleep(&head_start, nullptr);
   static constexpr char kText[] =
-      "hypermoe: error: stopped at once by a second signal: nothing was saved, the same command "
-      "goes on from the last checkpoint\n";
+      "hypermoe: error: stopped at once by a second signal, without waiting for a save: the same "
+      "command goes on from the last checkpoint\n";
   // To whom should a failure to say so be told?
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText, sizeof(kText) - 1);
   _exit(static_cast<int>(ExitCode::kStopped));

@@ -62,22 +62,19 @@ MPI_Datatype DatatypeOf(const at::Tensor& tensor) {
   }
 }
 
-// Whether all requests are complete, after waiting for them if `wait`. Names the error of the first
-// that failed; MPI's own result says only that one did.
+// Whether all requests are complete, after waiting for them if `wait`. One by one: MPI_Waitall of
+// Open MPI 4.1 never returns if one of them had failed before, and says only that one did.
 bool Complete(std::vector<MPI_Request>& requests, bool wait) {
-  const int count = static_cast<int>(requests.size());
-  std::vector<MPI_Status> statuses(requests.size());
-  int complete = 1;
-  const int code = wait ? MPI_Waitall(count, requests.data(), statuses.data())
-                        : MPI_Testall(count, requests.data(), &complete, statuses.data());
-  const char* call = wait ? "MPI_Waitall" : "MPI_Testall";
-  if (code == MPI_ERR_IN_STATUS) {
-    for (const MPI_Status& status : statuses) {
-      if (status.MPI_ERROR != MPI_ERR_PENDING) CheckBeforeGroup(status.MPI_ERROR, call);
+  for (MPI_Request& request : requests) {
+    int complete = 1;
+    if (wait) {
+      CheckBeforeGroup(MPI_Wait(&request, MPI_STATUS_IGNORE), "MPI_Wait");
+    } else {
+      CheckBeforeGroup(MPI_Test(&request, &complete, MPI_STATUS_IGNORE), "MPI_Test");
     }
+    if (!complete) return false;
   }
-  CheckBeforeGroup(code, call);
-  return complete != 0;
+  return true;
 }
 
 // Memory for reductions under way, given back and used again: fresh pages cost more than the sums.

@@ -2,8 +2,8 @@
 // world size and expert degree. Every tensor is stored once under its global name: parameters as
 // they are called, Adam's moments as "optimizer.first_moment.NAME" and
 // "optimizer.second_moment.NAME"; one safetensors file per writing rank (with ZeRO-1 further ones
-// for moments), and manifest.json, which lists them and holds everything that is not a tensor.
-// Finding and identifying them is in checkpoint_folder.h.
+// for moments where training waits for the save), and manifest.json, which lists them and holds
+// everything that is not a tensor. Finding and identifying them is in checkpoint_folder.h.
 #pragma once
 
 #include <cstdint>

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "parallel/progress_marks.h"
 #include "runtime/tensor_source.h"
 
 namespace hypermoe {
@@ -20,19 +20,17 @@ constexpr size_t kMaxNamed = 10;
 constexpr int64_t kLengthBytes = 8;  // of safetensors' header, before it
 
 // Has the kernel read `size` bytes of a mapping now, so that a medium that does not give them is an
-// error here and not a signal later; 0 or an errno.
-int Populate(const char* begin, int64_t size) {
+// error here and not a signal later; whether it gives them.
+bool IsReadable(const char* begin, int64_t size) {
 #ifdef MADV_POPULATE_READ
   const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<uintptr_t>(begin);
   const uintptr_t page = address & ~(page_bytes - 1);
-  // EINVAL: a kernel before 5.14, which cannot.
-  if (madvise(reinterpret_cast<void*>(page), size + (address - page), MADV_POPULATE_READ) != 0 &&
-      errno != EINVAL) {
-    return errno == EFAULT ? EIO : errno;
-  }
+  // Any other error says nothing about the bytes, such as EINVAL of a kernel before 5.14.
+  if (madvise(reinterpret_cast<void*>(page), size + (address - page), MADV_POPULATE_READ) != 0)
+    return errno != EFAULT && errno != EHWPOISON;
 #endif
-  return 0;
+  return true;
 }
 
 TensorEntry EntryOf(const CheckpointTensor& tensor) {
@@ -70,6 +68,7 @@ absl::Status CheckpointFile::CheckChunk(int64_t index) {
   const int64_t begin = index * digest_.chunk_bytes;
   const int64_t end = begin + std::min(digest_.chunk_bytes, digest_.bytes - begin);
   RETURN_IF_ERROR(CompareChunk(begin, end, digest_.chunks[index]));
+  MarkProgress();
   checked_[index] = true;
   return absl::OkStatus();
 }
@@ -77,14 +76,13 @@ absl::Status CheckpointFile::CheckChunk(int64_t index) {
 absl::Status CheckpointFile::CompareChunk(int64_t begin, int64_t end,
                                           const std::string& expected) const {
   const char* data = file_->data() + begin;
-  const int error = Populate(data, end - begin);
-  if (error == 0 && DigestOf(data, end - begin).xxh3_128 == expected) return absl::OkStatus();
-  return DataError(absl::StrCat(
-      "file '", Printable(file_->path()), "' is damaged: bytes ", begin, " to ", end - 1, " of ",
-      digest_.bytes,
-      error != 0 ? absl::StrCat(" cannot be read (", std::generic_category().message(error), ")")
-                 : " do not have the digest that manifest.json gives",
-      "; there lie ", TensorsIn(begin, end), "; use another checkpoint"));
+  const bool readable = IsReadable(data, end - begin);
+  if (readable && DigestOf(data, end - begin).xxh3_128 == expected) return absl::OkStatus();
+  return DataError(absl::StrCat("file '", Printable(file_->path()), "' is damaged: bytes ", begin,
+                                " to ", end - 1, " of ", digest_.bytes,
+                                readable ? " do not have the digest that manifest.json gives"
+                                         : " cannot be read from their medium",
+                                "; there lie ", TensorsIn(begin, end), "; use another checkpoint"));
 }
 
 absl::Status CheckpointFile::CheckBytes(int64_t begin, int64_t end) {

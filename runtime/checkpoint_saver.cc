@@ -70,6 +70,8 @@ absl::Status CheckpointSaver::SaveNow(int64_t step, const std::vector<FlatBuffer
   if (saved.ok() && first_rank_) {
     removed_ = std::make_shared<absl::Status>(RemoveTooOld(run_dir_, newest_, info_));
   }
+  // No rank goes on while files still change.
+  mesh_.world->Barrier();
   return Conclude(saved);
 }
 

@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,6 +38,7 @@ class CheckpointSaver {
  public:
   // Called on rank 0 with a line for people: "saved ...", warnings.
   using Note = std::function<void(const std::string&)>;
+
   // `info`: all but the step, which Save gives. `newest`: the step of the newest checkpoint there
   // is, 0 for none.
   CheckpointSaver(std::string run_dir, CheckpointInfo info, const ProcessMesh& mesh, int64_t newest,

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 // What a manifest and the files' headers say of a tensor, about, and how many tensors there are of
 // a block without its experts, of an expert, and beside the blocks.
 constexpr int64_t kTextBytes = 320;
-constexpr int64_t kTensorsOfBlock = 16, kTensorsOfExpert = 4, kOtherTensors = 40;
+constexpr int64_t kTensorsOfBlock = 14, kTensorsOfExpert = 4, kOtherTensors = 24;
 constexpr int64_t kManifestBytes = 16 << 10;  // with the configuration
 
 // The nearest folder above `path` that exists, or `path` itself.
@@ -53,7 +53,7 @@ Present FindPresent(const std::string& run_dir) {
       const bool finished = !absl::EndsWith(name, ".tmp");
       if (finished) entry.disable_recursion_pending();
       if (finished && absl::StartsWith(name, "step_")) ++present.checkpoints;
-    } else if (!folder) {
+    } else if (!folder && entry.depth() > 0) {
       const uintmax_t bytes = entry->file_size(ignored);
       if (!ignored) present.unfinished_bytes += static_cast<int64_t>(bytes);
     }
@@ -82,8 +82,7 @@ CheckpointCounts CountCheckpoints(const CheckpointConfig& config, int64_t begin,
   if (config.every() > 0) counts.written += (end - 1) / config.every() - begin / config.every();
   counts.at_a_time = counts.written;
   if (config.keep() > 0) {
-    counts.at_a_time =
-        std::clamp<int64_t>(config.keep() + 1 - present, 1, std::max<int64_t>(counts.written, 1));
+    counts.at_a_time = std::clamp<int64_t>(config.keep() + 1 - present, 1, counts.written);
   }
   return counts;
 }

@@ -22,8 +22,8 @@ struct MemoryPlan {
   int64_t workspace = 0;      // made and freed again, at that moment
   int64_t communication = 0;  // scratch of the reductions that run beside backward
   int64_t allocator = 0;      // freed, and too small or scattered for what is asked for next
-  int64_t snapshot =
-      0;                // of what this rank writes into a checkpoint; on a GPU's rank none is on it
+  // The copy of what this rank writes into a checkpoint, where it is written beside training.
+  int64_t snapshot = 0;
   int64_t program = 0;  // code and buffers of LibTorch and MPI that steps touch, compiled kernels
   int64_t total() const {
     return parameters + gradients + moments + hyper_experts + activations + workspace +

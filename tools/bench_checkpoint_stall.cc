@@ -99,7 +99,8 @@ class Saved {
 
   absl::StatusOr<double> Step() {
     const double begin = Begin();
-    const StepResult result = trainer_.TrainStep(step_++, {.saving = saver_.working()});
+    const StepResult result = trainer_.TrainStep(
+        step_++, [this] { return StepVotes{.saving = saver_.working() ? 1 : 0}; });
     RETURN_IF_ERROR(saver_.Advance(result.votes.saving));
     return Slowest(begin);
   }

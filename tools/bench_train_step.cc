@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "kernels/host_read.h"
 #include "launch/build_identity.h"
 #include "launch/commands.h"
 #include "launch/gpus.h"
@@ -55,6 +56,7 @@ struct Variant {
   std::vector<StepSeconds> phases;
   std::vector<double> drift_seconds;  // of a comparison of the replicas after each, if asked for
   double loss = 0, bytes_sent = 0;    // of the last step
+  int64_t host_reads = 0;             // of the last step's sparse layers (kernels/host_read.h)
   // Evaluation passes over these instead: no phases, nothing else that steps say. Null: steps.
   std::unique_ptr<ValidationWindows> evaluated;
 };
@@ -120,7 +122,7 @@ void MakeTrainer(std::shared_ptr<Communicator> world, Variant* variant) {
 StepResult StepOrPass(int64_t step, Variant* variant) {
   if (variant->evaluated == nullptr) return variant->trainer->TrainStep(step);
   StepResult result;
-  result.loss = variant->trainer->Evaluate(*variant->evaluated, 0);
+  result.loss = variant->trainer->Evaluate(*variant->evaluated, 0).value();
   return result;
 }
 
@@ -152,7 +154,9 @@ absl::Status TimeStep(int64_t step, bool counts, Communicator& world, Variant* v
                                                world));
   }
   StepResult result;
+  const int64_t reads_before = HostRead::count();
   const double seconds = SecondsOf(world, [&] { result = StepOrPass(step, variant); });
+  variant->host_reads = HostRead::count() - reads_before;
   if (!std::isfinite(result.loss)) {
     return InternalError(absl::StrCat(variant->name, ": the loss of step ", step + 1, " is ",
                                       result.loss,
@@ -225,6 +229,7 @@ nlohmann::json ResultOf(const Variant& variant) {
                            {"tokens_per_second", tokens / seconds.median},
                            {"lower_quartile", tokens / seconds.upper},
                            {"upper_quartile", tokens / seconds.lower},
+                           {"host_reads", variant.host_reads},
                            {"loss", variant.loss}};
   if (variant.evaluated != nullptr) return result;
   result["shares"] = Shares(variant.phases);

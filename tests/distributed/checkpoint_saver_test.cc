@@ -54,7 +54,8 @@ struct Saving {
   absl::Status Save() { return saver.Save(steps, trainer.buffers(), trainer.optimizer()); }
   // A step with its votes; how many ranks were at work on a checkpoint when it began.
   int64_t Step() {
-    const StepResult result = trainer.TrainStep(steps++, {.saving = saver.working()});
+    const StepResult result =
+        trainer.TrainStep(steps++, [this] { return StepVotes{.saving = saver.working() ? 1 : 0}; });
     status.Update(saver.Advance(result.votes.saving));
     return result.votes.saving;
   }

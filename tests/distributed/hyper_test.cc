@@ -121,7 +121,7 @@ TEST(HyperGenerationTest, HappensOncePerStepAndIsCachedInEvaluation) {
   trainer.TrainStep(0);
   trainer.TrainStep(1);
   EXPECT_EQ(trainer.model().hyper_network()->generations(), 2);
-  const double loss = trainer.Evaluate(windows, 0);
+  const double loss = trainer.Evaluate(windows, 0).value();
   EXPECT_EQ(trainer.Evaluate(windows, 0), loss);
   EXPECT_EQ(trainer.model().hyper_network()->generations(), 3);
   trainer.TrainStep(2);

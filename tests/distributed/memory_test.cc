@@ -69,7 +69,7 @@ TEST(CapacityTest, EvaluationHasItsOwnLimit) {
   const auto loss = [&](const RunConfig& config, const ProcessMesh& mesh) {
     Trainer trainer(config, mesh, TinyTokens());
     Randomize(trainer);
-    return trainer.Evaluate(windows, 0);
+    return trainer.Evaluate(windows, 0).value();
   };
   RunConfig config = TinyConfig(ModelConfig::moe, 6, RuntimeConfig::float64);
   const double unlimited = loss(config, OneRankMesh());

@@ -18,15 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-std::vector<std::vector<NcclCall>> OnAllRanks(Communicator& group,
-                                              const std::vector<NcclCall>& calls) {
-  std::vector<std::vector<NcclCall>> by_rank;
-  for (const std::string& text : group.AllGatherText(Serialized(calls))) {
-    by_rank.push_back(Parsed(text));
-  }
-  return by_rank;
-}
-
 // Every collective, with parts that are equal and parts that are not.
 void CallAll(Communicator& group, bool even) {
   const int64_t count = 12 * group.size() + (even ? 0 : 1);

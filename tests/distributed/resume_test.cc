@@ -125,6 +125,7 @@ void FlipLastByte(const std::string& path) {
 std::map<std::string, std::string> Snapshot(const std::string& folder) {
   std::map<std::string, std::string> files;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (!entry.is_regular_file()) continue;
     std::ifstream in(entry.path(), std::ios::binary);
     files[entry.path().string()] = {std::istreambuf_iterator<char>(in), {}};
   }

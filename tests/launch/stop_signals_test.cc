@@ -38,7 +38,7 @@ TEST_F(StopSignalsTest, ASecondSignalEndsTheProcess) {
   TakeStopSignals();
   raise(SIGUSR1);
   std::this_thread::sleep_for(std::chrono::milliseconds(1100));
-  EXPECT_EXIT(raise(SIGUSR1), testing::ExitedWithCode(75), "second signal: nothing was saved");
+  EXPECT_EXIT(raise(SIGUSR1), testing::ExitedWithCode(75), "at once by a second signal");
 }
 
 // How a child ends to which its parent sends SIGTERM: its exit code, or minus the signal.

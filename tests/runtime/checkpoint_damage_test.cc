@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <regex>
 
+#include "runtime/checkpoint_file.h"
 #include "tests/support/checkpoint_fixture.h"
 
 namespace hypermoe {
@@ -36,6 +37,17 @@ TEST_F(CheckpointDamageTest, TruncatedMissingAndLinkedFilesAreNamed) {
   fs::rename(checkpoint + "/manifest.json", run_ / "manifest");
   fs::create_symlink(run_ / "manifest", checkpoint + "/manifest.json");
   EXPECT_THAT(LoadError(checkpoint), HasSubstr("manifest.json is not a regular file"));
+}
+
+// As a bad sector would have it, a mapped page that is gone would end the process by a signal.
+TEST_F(CheckpointDamageTest, BytesThatTheMediumDoesNotGiveAreAnErrorNotASignal) {
+  const std::string checkpoint = Save(1);
+  const CheckpointManifest manifest = ReadManifest(checkpoint).value();
+  const auto file = CheckpointFile::Open(checkpoint, "rank_00000.safetensors", manifest).value();
+  fs::resize_file(checkpoint + "/rank_00000.safetensors", 0);
+  const absl::Status status = file->CheckChunk(0);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kBadData);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr(checkpoint), HasSubstr("cannot be read")));
 }
 
 TEST_F(CheckpointDamageTest, AManifestCannotPointOutside) {

@@ -63,8 +63,8 @@ TEST(CheckpointBytesTest, IsWhatACheckpointTakes) {
 // A configuration whose checkpoints take about `bytes`, by the size of its vocabulary.
 RunConfig Taking(double bytes, int32_t keep) {
   RunConfig config = TinyConfig(ModelConfig::dense, 1, RuntimeConfig::float32);
-  config.mutable_model()->set_hidden_size(16384);
-  config.mutable_model()->set_vocab_size(static_cast<int32_t>(bytes / (16384 * 4 * 3)));
+  config.mutable_model()->set_hidden_size(64);
+  config.mutable_model()->set_vocab_size(static_cast<int32_t>(bytes / (64 * 4 * 3)));
   config.mutable_train()->set_steps(100);
   config.mutable_checkpoint()->set_every(10);
   config.mutable_checkpoint()->set_keep(keep);

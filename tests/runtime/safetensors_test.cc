@@ -84,7 +84,8 @@ TEST_F(SafetensorsTest, RoundTripsEveryDtype) {
 
   const std::string bytes = ReadFile(path_);
   EXPECT_EQ(digest->bytes, static_cast<int64_t>(bytes.size()));
-  EXPECT_EQ(digest->chunks, std::vector<std::string>{DigestOf(bytes.data(), bytes.size()).xxh3_128});
+  EXPECT_EQ(digest->chunks,
+            std::vector<std::string>{DigestOf(bytes.data(), bytes.size()).xxh3_128});
   EXPECT_EQ(bytes[8], '{');
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);

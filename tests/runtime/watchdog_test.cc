@@ -64,13 +64,17 @@ TEST_F(WatchdogDeathTest, EndsAProcessWhoseTransportHasFailedAndThatDoesNotEndIt
          protected:
           void DoAllReduceSum(const at::Tensor&) override {}
           void DoAllReduceMax(const at::Tensor&) override {}
-          std::unique_ptr<PendingReduction> DoStartReduction(const at::Tensor&, bool) override {
+          std::unique_ptr<PendingCollective> DoStartReduction(const at::Tensor&, bool) override {
             return {};
           }
           void DoAllGatherParts(const at::Tensor&) override {}
           void DoBroadcast(const at::Tensor&, int) override {}
-          void DoAllToAll(const void*, const std::vector<int64_t>&, void*,
-                          const std::vector<int64_t>&, int64_t) override {}
+          std::unique_ptr<PendingCollective> DoStartAllToAll(const void*,
+                                                             const std::vector<int64_t>&, void*,
+                                                             const std::vector<int64_t>&,
+                                                             int64_t) override {
+            return {};
+          }
           std::vector<std::string> DoAllGatherText(const std::string&) override { return {}; }
           void DoBarrier() override {}
         };

@@ -2,7 +2,7 @@
 """Kills training at random ranks and times, resumes it, and compares it bit for bit with a run that nobody touched.
 
     tests/soak/kill_and_resume.py --kills 20
-    tests/soak/kill_and_resume.py --mean_seconds 60 --kills 60 --steps 200000 --save_every 300 --keep 3 --min_goodput 0.8
+    tests/soak/kill_and_resume.py --mean_seconds 60 --kills 60 --steps 100000 --save_every 300 --min_goodput 0.8
 
 One reference run is trained without interruption. Then runs of the same seed get SIGKILLs, each at a random rank: inside a save
 (when its temporary folder appears), while starting, while loading, inside an evaluation, or just anywhere; with
@@ -20,12 +20,12 @@ import os
 import random
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import figures
 import processes
 from moments import Moments, phase_of, phase_of_start
 from run_folder import RunFolder
@@ -35,14 +35,11 @@ ENDS_WITHIN = 10.0  # seconds from a kill to the end of its job
 GIVE_UP = 60.0
 REQUEUED = {1, 71, 72, 75} | set(range(128, 160))  # exit codes that a restart loop goes on from
 KINDS = ("start", "anywhere", "evaluation", "load", "anywhere")  # of kills outside a save, over and over
-SHARE_IN_SAVE = 0.3  # at least
-TEXT_BYTES = 44000
-STEPS_OF_EPOCH = (int(0.9 * TEXT_BYTES) // 32 - 1) // 8  # rows of 32 tokens, 8 a step: small.textproto
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default=os.path.join(SOURCE, "build"), help="build folder")
+    parser.add_argument("--build", type=os.path.abspath, default=os.path.join(SOURCE, "build"), help="build folder")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kills_per_run", type=int, default=5, help="after these a run is left alone to its end")
     parser.add_argument("--mean_seconds", type=float, help="mean time between kills; kills then hit whatever they hit")
@@ -86,7 +83,7 @@ class Campaign:
 
     def prepare(self):
         with open(os.path.join(SOURCE, "configs/data/tiny_shakespeare/input.txt")) as text:
-            excerpt = text.read(TEXT_BYTES)
+            excerpt = text.read(figures.TEXT_BYTES)
         with open(os.path.join(self.folder, "text.txt"), "w") as text:
             text.write(excerpt)
         subprocess.run([self.program, "prepare", "--input", "text.txt", "--tokenizer", "byte", "--output", "text"],
@@ -113,9 +110,9 @@ class Campaign:
             step = self.reference.step()
             if step > 0 and first_line is None:
                 first_line = (time.monotonic(), step)
-            figures = job.usage()
-            if first_line is not None and len(figures) == self.arguments.ranks:
-                self.usage.append((step, max(f[0] for f in figures), sum(f[1] for f in figures)))
+            usage = job.usage()
+            if first_line is not None and len(usage) == self.arguments.ranks:
+                self.usage.append((step, max(kib for kib, _ in usage), sum(files for _, files in usage)))
             time.sleep(0.002 if first_line is None else 0.05)
         end = time.monotonic()
         self.clean_seconds = end - job.start
@@ -155,13 +152,10 @@ class Campaign:
         self.plan_more_saves()
         return False
 
-    def in_save(self):
-        return sum(row["phase"] == "save" for row in self.rows)
-
     def plan_more_saves(self):
         """In place of those that were over before the signal came."""
-        missing = SHARE_IN_SAVE * self.arguments.kills - self.in_save() - self.kinds.count("save")
-        if not self.arguments.mean_seconds and missing > 0 and len(self.rows) < 3 * self.arguments.kills:
+        missing = figures.saves_wanted(self.arguments) - figures.saves(self.rows) - self.kinds.count("save")
+        if missing > 0 and len(self.rows) < 3 * self.arguments.kills:
             self.kinds.append("save")
 
     # Judging -------------------------------------------------------------------------------------------------------------
@@ -229,9 +223,9 @@ class Campaign:
         self.check_comparison()
         while self.kinds:
             self.one_run(self.runs + 1)
-        figures = self.figures()
-        self.wrong += self.judge_figures(figures)
-        return figures
+        found = figures.collect(self)
+        self.wrong += figures.judge(found, self.arguments)
+        return found
 
     def end_job(self):
         """Nothing is left running, however this ends."""
@@ -264,48 +258,6 @@ class Campaign:
             if min(1, len(self.compare(spoilt))) != wanted:
                 raise SystemExit(f"the comparison misjudges lines of which this was made: {name}")
 
-    def resumes_in_one_epoch(self):
-        """The most resumes that one run had within one epoch of its data."""
-        epochs = [(row["run"], row["resumed_from"] // STEPS_OF_EPOCH) for row in self.rows if row["resumed_from"] > 0]
-        return max((epochs.count(epoch) for epoch in epochs), default=0)
-
-    def figures(self):
-        goodput = self.runs * self.clean_seconds / self.killed_seconds
-        # From step 1,000 on, or the middle of a shorter run: later than everything that is made once.
-        late = [u for u in self.usage if u[0] >= min(1000, self.arguments.steps // 2)]
-        half = len(late) // 2
-        phases = [row["phase"] for row in self.rows]
-        result = {
-            "seed": self.arguments.seed, "kills": len(self.rows), "failures": len(self.wrong),
-            "phases": {phase: phases.count(phase) for phase in sorted(set(phases))},
-            "clean_seconds": round(self.clean_seconds, 2), "start_seconds": round(self.start_seconds, 2),
-            "milliseconds_a_step": round(1e3 * self.step_seconds, 2), "runs": self.runs,
-            "resumes_in_one_epoch": self.resumes_in_one_epoch(),
-            "mean_seconds_between_kills": round(self.killed_seconds / max(1, len(self.rows)), 2),
-            "slowest_end_seconds": max((row["ended_after"] for row in self.rows), default=0),
-            "steps_trained_again": sum(max(0, row["at_step"] - row["newest"]) for row in self.rows),
-            "goodput": round(goodput, 3),
-        }
-        if half > 0:
-            result["resident_growth"] = round(max(u[1] for u in late[half:]) / max(u[1] for u in late[:half]) - 1, 4)
-            # At rest: there are more while a checkpoint is written, fewer when ranks end.
-            result["open_files_growth"] = (statistics.median_high(u[2] for u in late[half:])
-                                           - statistics.median_high(u[2] for u in late[:half]))
-        return result
-
-    def judge_figures(self, figures):
-        wrong = []
-        if not self.arguments.mean_seconds and self.in_save() < SHARE_IN_SAVE * self.arguments.kills:
-            wrong.append(f"only {self.in_save()} kills hit a save")
-        if figures["goodput"] < self.arguments.min_goodput:
-            wrong.append(f"goodput {figures['goodput']}, wanted {self.arguments.min_goodput}")
-        if figures.get("open_files_growth", 0) > 0:
-            wrong.append("the reference run opens files that it does not close")
-        # Shorter runs still meet their first full batch of everything.
-        if self.arguments.steps >= 2000 and figures.get("resident_growth", 0) > 0.01:
-            wrong.append(f"memory of the reference run grew by {figures['resident_growth']:.2%} after step 1,000")
-        return wrong
-
 
 def main():
     arguments = parse_arguments()
@@ -316,16 +268,16 @@ def main():
     processes.check_leftovers_are_seen(SOURCE, folder)
     campaign = Campaign(arguments, folder)
     try:
-        figures = campaign.execute()
+        found = campaign.execute()
     finally:
         campaign.end_job()
-    for name, value in figures.items():
+    for name, value in found.items():
         print(f"{name:28} {value}")
     for sentence in campaign.wrong:
         print(f"FAIL  {sentence}")
     if arguments.json:
         with open(arguments.json, "w") as out:
-            json.dump({"figures": figures, "kills": campaign.rows, "wrong": campaign.wrong}, out, indent=1)
+            json.dump({"figures": found, "kills": campaign.rows, "wrong": campaign.wrong}, out, indent=1)
     if campaign.wrong:
         print(f"all files are in {folder}")
         return 1

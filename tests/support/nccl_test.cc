@@ -65,6 +65,15 @@ std::vector<std::string> NamesOf(const std::function<void()>& action) {
   return names;
 }
 
+std::vector<std::vector<NcclCall>> OnAllRanks(Communicator& group,
+                                              const std::vector<NcclCall>& calls) {
+  std::vector<std::vector<NcclCall>> by_rank;
+  for (const std::string& text : group.AllGatherText(Serialized(calls))) {
+    by_rank.push_back(Parsed(text));
+  }
+  return by_rank;
+}
+
 std::string CommErrorOf(const std::function<void()>& action) {
   try {
     action();

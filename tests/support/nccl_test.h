@@ -42,6 +42,10 @@ ExchangeRows ExchangeOf(const Communicator& group, int kind);
 std::vector<NcclCall> CallsOf(const std::function<void()>& action);
 std::vector<std::string> NamesOf(const std::function<void()>& action);
 
+// By rank of the group what each of its ranks gave.
+std::vector<std::vector<NcclCall>> OnAllRanks(Communicator& group,
+                                              const std::vector<NcclCall>& calls);
+
 // The message of the CommError that `action` throws, or "no CommError".
 std::string CommErrorOf(const std::function<void()>& action);
 

@@ -58,6 +58,8 @@ class Benchmarks(unittest.TestCase):
             self.assertAlmostEqual(sum(shares.values()), 1)
             self.assertTrue(0 <= inside <= shares["forward"] + shares["backward"])
             self.assertEqual(inside > 0 and result["bytes_sent"] > 0, ranks > 1 and result["kind"] != "dense", result)
+            # Once a sparse layer: the counts of its dispatch plan.
+            self.assertEqual(result["host_reads"], 0 if result["kind"] == "dense" else 2, result)
             # 300 ids, all alike at first
             self.assertAlmostEqual(result["loss"], 5.70, delta=0.1)
         pairs = [(line["time_of"], line["over"]) for line in lines if "ratio" in line]
