@@ -1,4 +1,5 @@
-// Reading a small result of a device on the host, the one thing there that waits for the device.
+// Reading a small result of a device on the host, which waits for the device there: in a sparse
+// layer with one choice a token the only thing that does.
 #pragma once
 
 #include <ATen/core/Tensor.h>

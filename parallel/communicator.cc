@@ -321,8 +321,11 @@ at::Tensor Communicator::Run(const Exchange& exchange) {
 
 StartedExchange Communicator::Start(const Exchange& exchange) {
   Metered metered(*this, exchange.kind, exchange.BytesToOthers(rank_));
+  KeptTensors kept({exchange.rows, exchange.received});  // should starting throw half-way
+  std::unique_ptr<PendingCollective> inner = Issue(exchange);
+  kept.Release();
   return {exchange.received, std::make_unique<MeteredPending>(
-                                 *this, exchange.kind, metered.number(), Issue(exchange),
+                                 *this, exchange.kind, metered.number(), std::move(inner),
                                  std::vector<at::Tensor>{exchange.rows, exchange.received})};
 }
 

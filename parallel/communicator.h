@@ -47,7 +47,7 @@ const char* CollectiveName(Collective kind);
 // What one kind of collective has cost so far on this rank. `bytes` is the payload handed over for
 // other ranks: rows sent to others for all-to-all, the operand's size for reductions, broadcasts
 // and gathers; 0 in a group of one. `seconds` is the time this rank's host was kept: of what was
-// started its start and its wait.
+// started its start, tests and wait.
 struct Traffic {
   int64_t calls = 0;
   int64_t bytes = 0;
@@ -73,8 +73,9 @@ class PendingCollective {
   // Goes on with what can be done without waiting; true once it is done. The transport moves data
   // only inside calls such as this one.
   virtual bool Test() = 0;
-  // Blocks until it is done; on a GPU the current stream, not the host. Must be called before
-  // destruction.
+  // Blocks until it is done; on a GPU the current stream, not the host. Before destruction it must
+  // have been called, or Test have returned true: what nobody has seen done keeps its memory for
+  // ever.
   virtual void Wait() = 0;
 };
 
@@ -147,7 +148,8 @@ class Communicator {
   virtual void CheckTransport() {}
 
   const Traffic& traffic(Collective kind) const { return traffic_[static_cast<int>(kind)]; }
-  // Called after every collective of this group; empty: nobody.
+  // Called after every collective of this group, and every test of and wait for one that has been
+  // started (`goes_on`); empty: nobody.
   void set_observer(CollectiveObserver observer) { observer_ = std::move(observer); }
 
  protected:

@@ -72,9 +72,15 @@ void GradientReducer::StartReadyBuckets() {
     pending_.pop_front();
   }
   while (next_ < buckets_.size() && missing_[next_] == 0 &&
-         pending_.size() < kMaxPendingReductions) {
+         (pending_.size() < kMaxPendingReductions || !BoundsMemory(next_))) {
     StartNext();
   }
+}
+
+// Not on a GPU, where scratch memory is not the host's and ranks must start alike whatever is done
+// already: one stream orders the collectives of all groups.
+bool GradientReducer::BoundsMemory(size_t bucket) const {
+  return buffers_[buckets_[bucket].buffer].gradients().is_cpu();
 }
 
 void GradientReducer::StartNext() {

@@ -13,8 +13,9 @@
 
 namespace hypermoe {
 
-// Reductions that are under way at once on a rank. It bounds their scratch memory: each takes what
-// the other ranks send of this rank's part of a bucket.
+// Reductions that are under way at once on a rank, where gradients are in the host's memory. It
+// bounds their scratch memory: each takes what the other ranks send of this rank's part of a
+// bucket.
 constexpr size_t kMaxPendingReductions = 4;
 
 class GradientReducer {
@@ -45,6 +46,7 @@ class GradientReducer {
 
   void ParameterReady(size_t buffer, size_t parameter);
   void StartReadyBuckets();
+  bool BoundsMemory(size_t bucket) const;
   void StartNext();
 
   const std::vector<FlatBuffer>& buffers_;

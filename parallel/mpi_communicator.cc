@@ -308,7 +308,8 @@ class MpiCommunicator final : public Communicator {
         kReductionSliceBytes * size() / static_cast<int64_t>(tensor.element_size());
     for (int64_t begin = 0; begin < flat.numel(); begin += piece) {
       const at::Tensor slice = flat.narrow(0, begin, std::min(piece, flat.numel() - begin));
-      Reduction(slice, /*scatter=*/false, comm_, NextTag(), pool_).Wait();
+      Named("all_reduce",
+            [&] { Reduction(slice, /*scatter=*/false, comm_, NextTag(), pool_).Wait(); });
     }
   }
 
@@ -317,7 +318,9 @@ class MpiCommunicator final : public Communicator {
   std::unique_ptr<PendingCollective> DoStartReduction(const at::Tensor& tensor,
                                                       bool scatter) override {
     CheckCount(tensor);
-    return std::make_unique<Reduction>(tensor, scatter, comm_, NextTag(), pool_);
+    return Named("a reduction", [&] {
+      return std::make_unique<Reduction>(tensor, scatter, comm_, NextTag(), pool_);
+    });
   }
 
   void DoAllGatherParts(const at::Tensor& flat) override {
@@ -349,13 +352,11 @@ class MpiCommunicator final : public Communicator {
                                                      void* recv,
                                                      const std::vector<int64_t>& recv_rows,
                                                      int64_t row_bytes) override {
-    try {
+    return Named("all_to_all", [&] {
       return std::make_unique<RowExchange>(static_cast<const std::byte*>(send), send_rows,
                                            static_cast<std::byte*>(recv), recv_rows, row_bytes,
                                            comm_);
-    } catch (const CommError& error) {
-      Fail("all_to_all", error.what());
-    }
+    });
   }
 
   std::vector<std::string> DoAllGatherText(const std::string& text) override {
@@ -396,6 +397,16 @@ class MpiCommunicator final : public Communicator {
 
   void Check(int code, const char* call) const {
     if (code != MPI_SUCCESS) Fail(call, MpiErrorText(code));
+  }
+
+  // Calls what knows neither group nor rank: its errors then name them.
+  template <typename Call>
+  auto Named(const char* what, const Call& call) const {
+    try {
+      return call();
+    } catch (const CommError& error) {
+      Fail(what, error.what());
+    }
   }
 
   // Sends and receives at the same time, in pieces. A direction that has no pieces left, or none at

@@ -33,7 +33,9 @@ class CollectiveMark {
   CollectiveMark& operator=(const CollectiveMark&) = delete;
 
   // Collectives are numbered from 1 through all groups of a process. All ranks call them in the
-  // same order, so a rank whose number is lower is behind.
+  // same order, but for reductions that backward starts when it can: kMaxPendingReductions
+  // (gradient_reducer.h) at most by which one rank may be ahead. One that is further back is
+  // behind.
   int64_t number() const { return number_; }
 
  private:

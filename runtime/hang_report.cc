@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "parallel/gradient_reducer.h"
 
 namespace hypermoe {
 namespace {
@@ -54,6 +55,9 @@ std::string Names(const std::vector<int>& ranks) {
   return text;
 }
 
+// By so many collectives a rank may be ahead of others without their being late (CollectiveMark).
+constexpr auto kMaxAhead = static_cast<int64_t>(kMaxPendingReductions);
+
 // Where every rank that can be seen waits inside a collective.
 std::string AllWait(const std::vector<RankState>& ranks, double hang_seconds) {
   int64_t furthest = 0;
@@ -62,13 +66,13 @@ std::string AllWait(const std::vector<RankState>& ranks, double hang_seconds) {
   }
   std::vector<int> behind;
   for (size_t i = 0; i < ranks.size(); ++i) {
-    if (ranks[i].heartbeat.has_value() && ranks[i].heartbeat->collectives < furthest)
+    if (ranks[i].heartbeat.has_value() && ranks[i].heartbeat->collectives + kMaxAhead < furthest)
       behind.push_back(static_cast<int>(i));
   }
   const std::string waits = absl::StrFormat(
       "the job hangs: all ranks wait in collectives, for %g s and more", hang_seconds);
   if (behind.empty()) {
-    return absl::StrCat(waits, ", each in number ", furthest,
+    return absl::StrCat(waits, ", all of them near number ", furthest,
                         ": the network, or a device, holds them up");
   }
   const Heartbeat& first = *ranks[behind.front()].heartbeat;

@@ -28,6 +28,10 @@ TEST(NcclStepTest, RanksAgreeOnCallsAndNumbersAreThoseOverMpi) {
       EXPECT_GT(calls.size(), 20) << what;
       // Messages have their places in the expert group.
       EXPECT_EQ(Difference(OnAllRanks(*mesh.expert, calls)), "") << what;
+      // What all ranks take part in.
+      std::erase_if(calls, [](const NcclCall& call) { return call.group != "world"; });
+      EXPECT_GT(calls.size(), 1) << what;
+      EXPECT_EQ(Difference(OnAllRanks(*World(), calls)), "") << what;
     }
   }
 }

@@ -1,5 +1,6 @@
 // What is computed while rows travel: the products of HyperExperts between the begin and the end of
-// the dispatch, and in backward of that of the gradients.
+// the dispatch, and in backward of that of the gradients. Over MPI, which moves large rows inside
+// its calls only, this is the order of the program and no gain yet.
 #include <ATen/record_function.h>
 #include <gtest/gtest.h>
 
@@ -124,7 +125,8 @@ TEST(OverlapTest, TheLogSeesWhatDoesNotOverlap) {
   }
 }
 
-// The host reads the counts of a layer's plan and nothing else, with a capacity too.
+// With one choice a token the host reads the counts of a layer's plan by HostRead and nothing else
+// by it, with a capacity too.
 TEST(HostReadTest, ALayerReadsItsCountsOnce) {
   RunConfig limited = HyperConfigOf(HyperConfig::source);
   LimitCapacity(&limited);
