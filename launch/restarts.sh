@@ -16,8 +16,10 @@ run_dir_of() {
   printf '%s\n' "$run_dir"
 }
 
-# newest_checkpoint RUN_DIR: its name and inode, for a step may be saved again; or nothing.
+# newest_checkpoint RUN_DIR: something that every new one changes, also one of a lower step than another folder's (after a
+# damaged one, or by request) and one of the same step; or nothing.
 newest_checkpoint() {
+  stat -c '%i %y' "$1/checkpoints/latest" 2>/dev/null && return
   { find "$1/checkpoints" -mindepth 1 -maxdepth 1 -type d -name 'step_*[0-9]' -printf '%f %i\n' 2>/dev/null || :; } |
     sort -V | tail -n 1
 }
@@ -26,15 +28,16 @@ newest_checkpoint() {
 fruitless=0 asked='' child=''
 
 # start_job RUN_DIR COMMAND...: runs it to its end; sets `code`. SIGUSR1 and SIGTERM are passed on as SIGUSR1, for SIGTERM
-# leaves mpirun's ranks 0.9 s; a terminal's Ctrl-C reaches the job without help. `asked` is then the signal's name. Counts in
-# `fruitless` the starts in a row, this one included, that have not brought a new checkpoint.
+# leaves mpirun's ranks 0.9 s; a terminal's Ctrl-C reaches the job without help, but for bash, which has it ignored in the
+# background. `asked` is then the signal's name. Counts in `fruitless` the starts in a row, this one included, that have not
+# brought a new checkpoint.
 start_job() {
   local checkpoint status
   checkpoint=$(newest_checkpoint "$1")
   trap 'asked=SIGINT again=1' INT
   trap 'asked=SIGUSR1 again=1; kill -s USR1 $child 2>/dev/null || :' USR1
   trap 'asked=SIGTERM again=1; kill -s USR1 $child 2>/dev/null || :' TERM
-  "${@:2}" <&0 &
+  env --default-signal=INT,QUIT "${@:2}" <&0 &
   child=$!
   [ -z "$asked" ] || kill -s USR1 "$child"
   code=127 again=1

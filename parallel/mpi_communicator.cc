@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 
 #include "parallel/communicator.h"
@@ -401,7 +402,7 @@ class MpiCommunicator final : public Communicator {
 
   // Calls what knows neither group nor rank: its errors then name them.
   template <typename Call>
-  auto Named(const char* what, const Call& call) const {
+  std::invoke_result_t<Call> Named(const char* what, const Call& call) const {
     try {
       return call();
     } catch (const CommError& error) {

@@ -114,6 +114,10 @@ absl::StatusOr<std::vector<CheckpointAudit>> AuditCheckpoints(const std::string&
 }
 
 absl::StatusOr<std::vector<ListedCheckpoint>> ListCheckpoints(const std::string& run_dir) {
+  if (IsCheckpointFolder(run_dir)) {
+    return UsageError(
+        absl::StrCat(Printable(run_dir), " is a checkpoint: give the run folder that it is in"));
+  }
   ASSIGN_OR_RETURN(std::vector<int64_t> steps, StepsOfRun(run_dir));
   const int64_t latest = steps.front();
   std::sort(steps.begin(), steps.end());

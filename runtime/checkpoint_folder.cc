@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "parallel/progress_marks.h"
 #include "runtime/file_util.h"
 #include "runtime/hashed_file.h"
 
@@ -68,17 +69,18 @@ absl::Status RenameFolder(const std::string& from, const std::string& to) {
   return ErrnoError(from, "rename the folder", errno);
 }
 
-// What saves that were not completed have left.
+// What saves that were not completed have left. Goes on after a failure and returns the first.
 absl::Status RemoveTemporaries(const std::string& parent) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, FolderNames(parent));
+  absl::Status first_error;
   for (const std::string& name : names) {
     // Of `latest`: as PendingFile names what has no name yet.
     if ((absl::StartsWith(name, kPrefix) && absl::EndsWith(name, kTemporarySuffix)) ||
         absl::StartsWith(name, absl::StrCat(kLatest, kTemporarySuffix, "."))) {
-      RETURN_IF_ERROR(RemoveTree(absl::StrCat(parent, "/", name)));
+      first_error.Update(RemoveTree(absl::StrCat(parent, "/", name)));
     }
   }
-  return absl::OkStatus();
+  return first_error;
 }
 
 std::string NameOfStep(int64_t step) { return absl::StrFormat("%s%08d", kPrefix, step); }
@@ -190,7 +192,10 @@ absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t previous, 
     if (status.ok()) renamed.push_back(folder.temporary());
   }
   RETURN_IF_ERROR(SyncFolder(parent));
-  for (const std::string& path : renamed) first_error.Update(RemoveTree(path));
+  for (const std::string& path : renamed) {
+    first_error.Update(RemoveTree(path));
+    MarkProgress();
+  }
   return first_error;
 }
 
@@ -209,7 +214,9 @@ CheckpointFolder::CheckpointFolder(const std::string& run_dir, int64_t step)
 
 absl::Status CheckpointFolder::Begin() const {
   RETURN_IF_ERROR(CreateFolders(parent_));
-  RETURN_IF_ERROR(RemoveTemporaries(parent_));
+  // Of other steps it costs space at most: another user's, or held open on another machine.
+  RemoveTemporaries(parent_).IgnoreError();
+  RETURN_IF_ERROR(RemoveTree(temporary_));
   return CreatePrivateFolder(temporary_);
 }
 

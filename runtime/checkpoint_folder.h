@@ -47,7 +47,7 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& checkpoint)
 
 // Removes the oldest checkpoints of `run_dir` so that `keep` (at least 1) are left of those up to
 // step `newest`, which has just been published and stays, as does one of a later step. `previous`
-// is the step of the checkpoint that the run had saved, or gone on from, before (-1: none): those
+// is the step of the checkpoint that the run had saved, or gone on from, before (0: none): those
 // between were passed over, damaged perhaps, so they go and do not count. Each goes as a whole: one
 // whose removal was interrupted is never read, and the next save cleans up. Goes on after a failure
 // and returns the first. Local.
@@ -55,7 +55,7 @@ absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t previous, 
                                   int64_t keep);
 
 // Removes the temporary folders that killed jobs have left in `run_dir`: call it when none is in
-// use. Local.
+// use. Goes on after a failure and returns the first. Local.
 absl::Status RemoveLeftovers(const std::string& run_dir);
 
 // The saving of one checkpoint, from its temporary folder to its name. Local, for one rank; others

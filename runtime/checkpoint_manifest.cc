@@ -95,8 +95,13 @@ absl::StatusOr<CheckpointManifest> ParseManifest(const std::string& path, const 
   const int64_t version = reader.Count(text, "version");
   RETURN_IF_ERROR(reader.status());
   if (version != kVersion) {
-    return DataError(absl::StrCat(Printable(path), ": a checkpoint of format version ", version,
-                                  "; this program reads version ", kVersion));
+    const std::string other = absl::StrCat(Printable(path), ": a checkpoint of format version ",
+                                           version, "; this program reads version ", kVersion);
+    // No damage, and no older checkpoint is to be taken in its place: a version that this program
+    // once wrote (1 had another hash), or one that is whole.
+    const bool whole = !text.contains("manifest_sha256") || CheckHash({data, size});
+    return whole ? ConfigError(absl::StrCat(other, ": take the program that wrote it"))
+                 : DataError(other);
   }
   if (digests == Digests::kCheck && !CheckHash({data, size}))
     reader.Fail("its text does not have the hash that its last line gives");

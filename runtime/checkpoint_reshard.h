@@ -16,7 +16,8 @@ struct ReshardOptions {
 };
 
 // Writes the checkpoint, optimizer state included, the way that so many ranks at that degree would
-// have, file by file and byte by byte, as the only one of a new run; its config.textproto too.
+// have beside training, file by file and byte by byte, as the only one of a new run; its
+// config.textproto too.
 // Every byte that is read is checked; one tensor is in memory at a time. The files are divided over
 // the ranks of `world`, of which there may be any number. Returns the new checkpoint's folder.
 // UsageError if `output` holds a run; errors of ResolveCheckpoint and ReadManifest. Collective, the

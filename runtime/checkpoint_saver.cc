@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint.h"
@@ -123,6 +124,7 @@ absl::Status CheckpointSaver::Advance(int64_t ranks_at_work) {
 }
 
 absl::Status CheckpointSaver::Wait() {
+  if (phase_ != Phase::kIdle) MarkPhase("save");
   while (phase_ != Phase::kIdle) RETURN_IF_ERROR(Judge(EndPhase()));
   return absl::OkStatus();
 }
@@ -160,9 +162,7 @@ absl::Status CheckpointSaver::Judge(const absl::Status& status) const {
   const bool go_on = info_.config.checkpoint().on_save_error() == CheckpointConfig::continue_;
   if (status.ok() || !go_on) return status;
   if (first_rank_) {
-    note_(absl::StrCat("warning: ", status.message(),
-                       "; training goes on, and the next is tried "
-                       "when it is due"));
+    note_(absl::StrCat("warning: ", status.message(), "; another is tried when the next is due"));
   }
   return absl::OkStatus();
 }

@@ -31,9 +31,8 @@ RankCondition ConditionOf(const RankState& rank, double hang_seconds);
 // Whether rank `self` must end the job, as it sees the ranks of the world:
 // - a rank's heartbeat has stopped for `hang_seconds`, or
 // - `self` is outside of collectives and has made no progress for so long, or
-// - `self` has been inside one collective for so long, and no rank is still busy elsewhere:
-// working,
-//   or outside of collectives with some of its own `hang_seconds` left.
+// - `self` has been inside one collective for so long, and no rank is still busy elsewhere, which
+//   is working, or outside of collectives with some of its own `hang_seconds` left.
 bool JobHangs(const std::vector<RankState>& ranks, int self, double hang_seconds);
 
 struct HangReport {

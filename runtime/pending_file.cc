@@ -18,6 +18,7 @@ namespace hypermoe {
 namespace {
 
 constexpr size_t kBufferBytes = 1 << 20;
+constexpr int64_t kSyncBytes = 256 << 20;
 // Of a file that is not complete, and of one that is (less the umask).
 constexpr mode_t kPendingMode = 0600, kMode = 0666;
 
@@ -79,6 +80,12 @@ absl::Status PendingFile::Flush() {
   RETURN_IF_ERROR(Write(written_, buffer_.data(), buffer_.size()));
   written_ += static_cast<int64_t>(buffer_.size());
   buffer_.clear();
+  // One sync at the end could take minutes without a sign of progress, for which a watchdog ends
+  // the job.
+  if (written_ - synced_ < kSyncBytes) return absl::OkStatus();
+  synced_ = written_;
+  if (fdatasync(file_.get()) != 0) return ErrnoError(path_, "write", errno);
+  MarkProgress();
   return absl::OkStatus();
 }
 

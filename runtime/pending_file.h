@@ -46,6 +46,7 @@ class PendingFile {
   FileHandle file_;
   bool named_;
   int64_t written_ = 0;
+  int64_t synced_ = 0;  // of them, at least
   std::vector<char> buffer_;
 };
 

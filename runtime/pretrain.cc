@@ -178,7 +178,9 @@ absl::Status Run::PrepareSaving() {
 absl::Status Run::OpenFolder() {
   if (!first_rank_) return absl::OkStatus();
   // Now, not with the next save: a complete run has none, and a disk may be short of the space.
-  RETURN_IF_ERROR(RemoveLeftovers(options_.run_dir));
+  if (const absl::Status removed = RemoveLeftovers(options_.run_dir); !removed.ok())
+    std::fprintf(stderr, "warning: what a killed save has left stays: %s\n",
+                 std::string(removed.message()).c_str());
   RETURN_IF_ERROR(WriteRunConfig(options_.run_dir, config_));
   ASSIGN_OR_RETURN(report_,
                    RunReport::Open(options_.run_dir, config_, mesh_.world->size(), start_));
@@ -297,10 +299,12 @@ absl::Status Run::StopHere(int64_t steps_taken, const std::string& by) {
   RETURN_IF_ERROR(Agree(
       *mesh_.world, first_rank_ ? RecordStop(options_.run_dir, by, at_step) : absl::OkStatus()));
   if (report_ != nullptr) report_->EndProgress();
-  const std::string when = steps_taken > start_
-                               ? absl::StrCat("stopped after step ", steps_taken, " as ", by,
-                                              " asked; saved in ", options_.run_dir)
-                               : absl::StrCat("stopped before the first step as ", by, " asked");
+  const std::string when =
+      steps_taken > start_
+          ? absl::StrCat("stopped after step ", steps_taken, " as ", by, " asked; saved in ",
+                         options_.run_dir)
+          : absl::StrCat("stopped before ", start_ > 0 ? "a step of its own" : "the first step",
+                         " as ", by, " asked");
   return Stopped(
       absl::StrCat(when, ": the same command ", at_step ? "without it goes on" : "goes on"));
 }
@@ -310,8 +314,6 @@ absl::Status Run::Finish() {
   RETURN_IF_ERROR(SaveLast(TotalSteps(config_)));
   if (first_rank_) report_->EndProgress();
   mesh_.world->AllReduceMax(at::from_blob(&training_memory_, {1}, at::kLong));
-  const absl::StatusOr<std::string> checkpoint = ResolveCheckpoint(options_.run_dir);
-  RETURN_IF_ERROR(Agree(*mesh_.world, checkpoint.status()));
   if (!first_rank_) return absl::OkStatus();
   std::printf("validation  loss %.4f nats a token, perplexity %.3f, over %lld tokens\n",
               validation_loss_, std::exp(validation_loss_),
@@ -320,7 +322,8 @@ absl::Status Run::Finish() {
     std::printf("memory      %s at most on a rank for training, computed %s\n",
                 FormatBytes(training_memory_).c_str(), FormatBytes(Plan().total()).c_str());
   }
-  std::printf("checkpoint  %s\nmetrics     %s\n", checkpoint->c_str(),
+  std::printf("checkpoint  %s\nmetrics     %s\n",
+              CheckpointPath(options_.run_dir, saver_->newest()).c_str(),
               report_->metrics_path().c_str());
   std::fflush(stdout);
   return absl::OkStatus();

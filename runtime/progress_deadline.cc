@@ -49,7 +49,7 @@ void BlockSignals() {
 
 double LookEvery(double seconds) { return std::clamp(seconds / 20, 0.02, 1.0); }
 
-void WriteStderrNow(const std::string& text) {
+void WriteStderrNow(absl::string_view text) {
   constexpr int kPatience = 1000;  // milliseconds
   for (size_t begin = 0; begin < text.size();) {
     pollfd ready = {STDERR_FILENO, POLLOUT, 0};

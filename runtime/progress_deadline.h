@@ -7,6 +7,8 @@
 #include <string>
 #include <thread>
 
+#include "absl/strings/string_view.h"
+
 namespace hypermoe {
 
 // While it lives, a thread ends this process with ExitCode::kHang and one line on stderr once
@@ -44,6 +46,6 @@ double LookEvery(double seconds);
 
 // Writes `text` to stderr without waiting for a reader that does not come: what a full pipe does
 // not take within a second is lost. Takes no lock that another thread may hold.
-void WriteStderrNow(const std::string& text);
+void WriteStderrNow(absl::string_view text);
 
 }  // namespace hypermoe

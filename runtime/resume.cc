@@ -49,7 +49,8 @@ class Resumption {
 // Rank 0 decides for all, so that ranks on machines that do not share the folder fail instead of
 // starting apart. Collective.
 absl::StatusOr<std::vector<int64_t>> Resumption::Candidates() const {
-  const absl::StatusOr<std::vector<int64_t>> own = CheckpointSteps(options_.run_dir);
+  absl::StatusOr<std::vector<int64_t>> own = std::vector<int64_t>();
+  if (first_rank_) own = CheckpointSteps(options_.run_dir);
   RETURN_IF_ERROR(Agree(*mesh_.world, own.status()));
   const std::string text = mesh_.world->AllGatherText(absl::StrJoin(*own, " "))[0];
   std::vector<int64_t> steps;
@@ -84,7 +85,7 @@ absl::StatusOr<std::optional<int64_t>> Resumption::Execute() {
     newest.Update(loaded);
     Say(absl::StrCat("warning: checkpoint ", CheckpointPath(options_.run_dir, step),
                      " is damaged and is passed over; it stays as it is until that step is saved "
-                     "again: ",
+                     "again, or with checkpoint.keep a later one: ",
                      loaded.message()));
   }
   return DataError(

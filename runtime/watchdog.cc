@@ -141,6 +141,7 @@ Watchdog::~Watchdog() {
   changed_.notify_all();
   // The last resort stands by: a file system may hold the thread.
   if (thread_.joinable()) thread_.join();
+  groups_.clear();  // may be the last to hold them, and their end may wait for other ranks
   last_resort_.reset();
   unlink(peers_[rank_].path.c_str());
   rmdir(HeartbeatFolder(options_.run_dir).c_str());  // by the last rank: else it is not empty

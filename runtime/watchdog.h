@@ -18,10 +18,11 @@
 // memory alone (runtime/progress_deadline.h), then ends the process.
 //
 // On a GPU collectives return at once: ranks whose GPUs wait for each other are all seen stuck in
-// the phase that looks at a result, as a rule "reduce".
+// the phase that looks at a result, as a rule "optimizer" or "forward".
 //
 // Not covered: ranks that hang together in a loop that goes on marking; a hang before Start or
-// after destruction, but for what launch/run_job.cc covers of it.
+// after destruction, but for what launch/run_job.cc covers of it. While a thread writes a
+// checkpoint its progress counts too, so that a rank that is stuck beside it is seen after it.
 #pragma once
 
 #include <atomic>

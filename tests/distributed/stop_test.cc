@@ -77,7 +77,9 @@ class StopTest : public TinyRunTest {
 
   // The run "stopped", of which the last rank alone gets SIGUSR1. It does not hear the first
   // `deaf_polls` answers after it.
-  Outcome StopAt(const Moment& moment, int64_t deaf_polls = 0) {
+  // `asynchronous`: checkpoints are written beside training; else, so that a collective is made
+  // while their files are being written, while it waits.
+  Outcome StopAt(const Moment& moment, int64_t deaf_polls = 0, bool asynchronous = false) {
     const ProcessMesh mesh = Mesh();
     const bool last = World()->rank() == World()->size() - 1;
     int64_t exchanges = -1;
@@ -94,8 +96,7 @@ class StopTest : public TinyRunTest {
     mesh.expert->set_observer(observe);
     TakeStopSignals();
     PretrainOptions options = Options("stopped");
-    // So that a collective is made while the files of a checkpoint are being written.
-    options.config.mutable_checkpoint()->set_asynchronous(false);
+    options.config.mutable_checkpoint()->set_asynchronous(asynchronous);
     options.stop_sources = {[deaf_polls]() mutable {
       const std::string signal = StopSignal();
       return signal.empty() || deaf_polls-- > 0 ? std::string() : signal;
@@ -149,7 +150,7 @@ TEST_F(StopTest, WhileACheckpointIsLoaded) {
                   reductions += event.kind == Collective::kAllReduce ? 1 : 0;
                   return reductions >= 1 && event.kind == Collective::kAllGather;
                 }),
-                "before the first step");
+                "before a step of its own");
   EXPECT_EQ(Checkpoints(stopped_), (std::set<std::string>{"step_00000004", "step_00000005"}));
   ExpectResumesExactly();
 }
@@ -163,13 +164,22 @@ TEST_F(StopTest, InTheForwardPass) {
   ExpectResumesExactly();
 }
 
+// The checkpoint of step 4 cannot have been published before the figures of step 5 are shared.
+TEST_F(StopTest, WhileACheckpointIsSavedBesideTraining) {
+  const Outcome outcome =
+      StopAt(ExchangeAfterLines(stopped_, 5), /*deaf_polls=*/0, /*asynchronous=*/true);
+  ExpectStopped(outcome, "after step 5");
+  EXPECT_EQ(Checkpoints(stopped_), (std::set<std::string>{"step_00000004", "step_00000005"}));
+  ExpectResumesExactly();
+}
+
 TEST_F(StopTest, InAnEvaluation) {
   const Outcome outcome = StopAt(ExchangeAfterLines(stopped_, 3));
   ExpectStopped(outcome, "after step 3");
   EXPECT_EQ(outcome.exchanges, kExchangesAPass - 1);
   EXPECT_EQ(Checkpoints(stopped_), std::set<std::string>{"step_00000003"});
   // Stopped before it could be made up for, too.
-  ExpectStopped(StopAt(ExchangeAfterLines(stopped_, 3)), "before the first step");
+  ExpectStopped(StopAt(ExchangeAfterLines(stopped_, 3)), "before a step of its own");
   ExpectResumesExactly();
 }
 

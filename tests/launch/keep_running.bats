@@ -67,6 +67,25 @@ END
   same "$(starts)" 9
 }
 
+@test "a checkpoint of a lower step than another folder's is a new one too" {
+  ends 71 71 71 71 71 71
+  cat >before <<'END'
+mkdir -p run/checkpoints/step_00000009
+[ "$(grep -c job "$FAKE_LOG")" != 2 ] || { mkdir run/checkpoints/step_00000004; echo step_00000004 >run/checkpoints/latest; }
+END
+  run -71 keep_running -- ./job --run_dir run
+  # The 2nd saves; four follow it.
+  same "$(starts)" 6
+}
+
+@test "Ctrl-C reaches the job" {
+  ends 0
+  # shellcheck disable=SC2016  # for the job
+  echo 'kill -s INT $$; echo ignored >>"$FAKE_LOG"' >before
+  run keep_running -- ./job --run_dir run
+  lacks "$(cat "$FAKE_LOG")" ignored
+}
+
 @test "--restarts bounds all starts" {
   ends 75 75 75 75
   run -75 keep_running --restarts 2 -- ./job --run_dir run

@@ -68,7 +68,6 @@ TEST_F(CheckpointDamageTest, ManifestsThatMakeNoSenseAreRefused) {
   };
   for (const Case& bad : std::vector<Case>{
            {"\"format\": \"hypermoe-checkpoint\"", "\"format\": \"other\"", "'format' is not"},
-           {"\"version\": 2", "\"version\": 1", "format version 1; this program reads version 2"},
            {"\"step\": 1", "\"step\": -1", "'step' is not a non-negative integer"},
            {"\"step\": 1", "\"stop\": 1", "'step' is missing"},
            {"\"world_size\": 1", "\"world_size\": 4294967296", "'world_size' is 4294967296"},
@@ -95,6 +94,19 @@ TEST_F(CheckpointDamageTest, ManifestsThatMakeNoSenseAreRefused) {
     EXPECT_THAT(LoadError(checkpoint), AllOf(HasSubstr(checkpoint), HasSubstr(bad.reason)))
         << bad.to;
   }
+}
+
+// No older checkpoint may be taken in place of one that another program has written.
+TEST_F(CheckpointDamageTest, AnotherVersionIsNoDamageUnlessTheHashSaysSo) {
+  const std::string checkpoint = Save(1);
+  RewriteManifest(checkpoint, "\"version\": 2", "\"version\": 3");
+  EXPECT_THAT(LoadError(checkpoint, ExitCode::kConfig),
+              HasSubstr("format version 3; this program reads version 2"));
+  const std::string path = checkpoint + "/manifest.json";
+  std::string text = ReadFile(path);
+  text.replace(text.find("\"version\": 3"), 12, "\"version\": 4");
+  std::ofstream(path) << text;
+  EXPECT_THAT(LoadError(checkpoint), HasSubstr("format version 4; this program reads version 2"));
 }
 
 TEST_F(CheckpointDamageTest, AllTensorsThatDoNotFitAreListed) {
