@@ -42,7 +42,8 @@ JobBody DefinePrepare(CLI::App& app) {
       ->allow_extra_args(false);
   app.add_option("--tokenizer", options.tokenizer,
                  "byte: 257 ids, the bytes and end of text; gpt2:DIR: byte pairs by vocab.json and "
-                 "merges.txt in the folder DIR")
+                 "merges.txt in the folder DIR; spm:FILE: a SentencePiece model such as T5's "
+                 "spiece.model")
       ->type_name("NAME")
       ->capture_default_str();
   app.add_option("--output", options.output, "Prefix of the token file: PREFIX.bin and PREFIX.idx")

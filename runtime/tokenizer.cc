@@ -5,12 +5,14 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/gpt2_tokenizer.h"
 #include "runtime/nearest_name.h"
+#include "runtime/sentencepiece_tokenizer.h"
 
 namespace hypermoe {
 namespace {
 
 constexpr int32_t kByteEndOfText = 256;
 constexpr std::string_view kGpt2Prefix = "gpt2:";
+constexpr std::string_view kSentencePiecePrefix = "spm:";
 
 class ByteEncoder : public TextEncoder {
  public:
@@ -58,14 +60,22 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const std::string& name
   if (name.starts_with(kGpt2Prefix) && name.size() > kGpt2Prefix.size()) {
     return MakeGpt2Tokenizer(name.substr(kGpt2Prefix.size()));
   }
+  if (name.starts_with(kSentencePiecePrefix) && name.size() > kSentencePiecePrefix.size()) {
+    return MakeSentencePieceTokenizer(name.substr(kSentencePiecePrefix.size()));
+  }
+  if (name == "spm" || name == kSentencePiecePrefix) {
+    return UsageError(absl::StrCat("the tokenizer '", name,
+                                   "' names no model: give spm:FILE, where FILE is a SentencePiece "
+                                   "model such as T5's spiece.model"));
+  }
   if (name == "gpt2" || name == kGpt2Prefix) {
     return UsageError(absl::StrCat("the tokenizer '", name,
                                    "' names no vocabulary: give gpt2:DIR, where the folder DIR "
                                    "holds vocab.json and merges.txt"));
   }
   return UsageError(absl::StrCat("unknown tokenizer '", name,
-                                 "': known are byte, gpt2:DIR; did you mean '",
-                                 NearestName(name, {"byte", "gpt2:DIR"}), "'?"));
+                                 "': known are byte, gpt2:DIR, spm:FILE; did you mean '",
+                                 NearestName(name, {"byte", "gpt2:DIR", "spm:FILE"}), "'?"));
 }
 
 }  // namespace hypermoe

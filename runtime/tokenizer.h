@@ -32,7 +32,7 @@ class Tokenizer {
   // Stands after every document; no text encodes to it.
   virtual int32_t end_of_text() const = 0;
   virtual std::unique_ptr<TextEncoder> NewEncoder() const = 0;
-  // The inverse; end_of_text becomes nothing. The bytes need not be whole characters. An id that
+  // The inverse, up to what a tokenizer's normalisation changes; end_of_text becomes nothing. The bytes need not be whole characters. An id that
   // the tokenizer does not know (a model's vocabulary may be larger) is DataError.
   virtual absl::StatusOr<std::string> Decode(absl::Span<const int64_t> ids) const = 0;
 
@@ -42,6 +42,7 @@ class Tokenizer {
 
 // "byte": ids 0 to 255 are the bytes of the text, 256 is end of text.
 // "gpt2:DIR": byte pairs by DIR/vocab.json and DIR/merges.txt (gpt2_tokenizer.h).
+// "spm:FILE": a SentencePiece model (sentencepiece_tokenizer.h).
 // Other names are UsageError.
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const std::string& name);
 

@@ -40,6 +40,8 @@ PACKAGES = {
     "libisal-dev": "usr/include/* LIB/*.so",
     "libpcre2-8-0": "LIB/*.so.*",
     "libpcre2-dev": "usr/include/* LIB/libpcre2-8.so",
+    "libsentencepiece0": "LIB/libsentencepiece.so.*",
+    "libsentencepiece-dev": "usr/include/* LIB/libsentencepiece.so",
     # Static: its library must not stand before the one that the machine's own programs were made with.
     "libssl-dev": "usr/include/* LIB/libcrypto.a",
 }

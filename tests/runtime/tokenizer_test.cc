@@ -38,7 +38,7 @@ TEST(MakeTokenizerTest, AnUnknownNameListsTheKnownOnes) {
   const auto tokenizer = MakeTokenizer("bytes");
   EXPECT_EQ(ExitCodeOf(tokenizer.status()), ExitCode::kUsage);
   EXPECT_EQ(std::string(tokenizer.status().message()),
-            "unknown tokenizer 'bytes': known are byte, gpt2:DIR; did you mean 'byte'?");
+            "unknown tokenizer 'bytes': known are byte, gpt2:DIR, spm:FILE; did you mean 'byte'?");
 }
 
 TEST(MakeTokenizerTest, Gpt2NeedsAFolder) {
