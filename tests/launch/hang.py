@@ -228,10 +228,11 @@ def judge_control(bench):
 
 def judge_restart(bench):
     """The same command goes on in the folder of a job that hung, and leaves no heartbeats."""
-    case = Case(2, 0, "optimizer", "sleep", step=6)
+    # By then the checkpoint of step 4 is there, for the next save has waited for it.
+    case = Case(2, 0, "optimizer", "sleep", step=10)
     faulty = FaultyJob(bench, case)
     faulty.clean_up()
-    run = bench.pretrain(2, faulty.run_dir, ["train.steps=200", f"runtime.hang_seconds={HANG}"], ["--stop_at_step", "8"])
+    run = bench.pretrain(2, faulty.run_dir, ["train.steps=200", f"runtime.hang_seconds={HANG}"], ["--stop_at_step", "14"])
     good = (faulty.run.code == 72 and run.code == 75 and "resuming from" in run.stderr
             and not os.path.exists(os.path.join(faulty.run_dir, "heartbeats")))
     print(f"{'ok' if good else 'FAIL':4}  restart after a hang: {faulty.run.code}, {run.code}", flush=True)
