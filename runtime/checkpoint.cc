@@ -2,7 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <functional>
 #include <optional>
 #include <set>
 #include <utility>
@@ -34,7 +33,7 @@ absl::Status WriteViews(const CheckpointFolder& folder, const std::string& file,
 // that write, go into files of their own, one after the other, as the gradients have room for one.
 absl::Status WriteRankFiles(const CheckpointFolder& folder, const std::vector<FlatBuffer>& buffers,
                             const AdamW& optimizer, const ProcessMesh& mesh, ManifestPart* part) {
-  const std::string rank = RankFile(*mesh.world);
+  const std::string rank = RankFile(mesh.world->rank());
   std::vector<NamedTensor> tensors;
   for (size_t i = 0; i < buffers.size(); ++i) {
     if (!Writes(mesh, buffers[i].group())) continue;
@@ -154,36 +153,16 @@ absl::StatusOr<std::vector<Source>> ReadSlots(const TensorSource& tensors,
   return sources;
 }
 
-// Has `write_files` fill a checkpoint's folder and the manifest's part, by every rank. Collective
-// over `world`: after every phase all ranks agree, so that none is still writing when rank 0 goes
-// on or cleans up.
-absl::Status SaveFiles(
-    const std::string& run_dir, const CheckpointInfo& info, int64_t optimizer_steps,
-    Communicator& world,
-    const std::function<absl::Status(const CheckpointFolder&, ManifestPart*)>& write_files) {
-  const CheckpointFolder folder(run_dir, info.step);
-  absl::Status status = Agree(world, world.rank() == 0 ? folder.Begin() : absl::OkStatus());
-  ManifestPart part;
-  if (status.ok()) status = Agree(world, write_files(folder, &part));
-  if (status.ok()) {
-    const std::vector<std::string> parts = world.AllGatherText(ManifestPartText(part));
-    status = Agree(world, world.rank() == 0 ? PublishParts(folder, info, optimizer_steps, parts)
-                                            : absl::OkStatus());
-  }
-  if (!status.ok() && world.rank() == 0) folder.Discard();
-  return status;
-}
-
 }  // namespace
 
 absl::Status SaveCheckpoint(const std::string& run_dir, const CheckpointInfo& info,
                             const std::vector<FlatBuffer>& buffers, const AdamW& optimizer,
                             const ProcessMesh& mesh) {
   const at::NoGradGuard no_grad;
-  return SaveFiles(run_dir, info, optimizer.steps(), *mesh.world,
-                   [&](const CheckpointFolder& folder, ManifestPart* part) {
-                     return WriteRankFiles(folder, buffers, optimizer, mesh, part);
-                   });
+  const CheckpointFolder folder(run_dir, info.step);
+  return SaveFiles(folder, info, optimizer.steps(), *mesh.world, [&](ManifestPart* part) {
+    return WriteRankFiles(folder, buffers, optimizer, mesh, part);
+  });
 }
 
 absl::Status SaveParameters(const std::string& run_dir, const CheckpointInfo& info,
@@ -192,10 +171,10 @@ absl::Status SaveParameters(const std::string& run_dir, const CheckpointInfo& in
   for (const auto& [name, entry] : parameters.entries()) names.push_back(name);
   const RowRange own = RowsOfRank(static_cast<int64_t>(names.size()), world.size(), world.rank());
   const std::vector<std::string> mine(names.begin() + own.begin, names.begin() + own.end);
-  return SaveFiles(run_dir, info, 0, world,
-                   [&](const CheckpointFolder& folder, ManifestPart* part) {
-                     return WriteTensors(folder, RankFile(world), mine, parameters, part);
-                   });
+  const CheckpointFolder folder(run_dir, info.step);
+  return SaveFiles(folder, info, 0, world, [&](ManifestPart* part) {
+    return WriteTensors(folder, RankFile(world.rank()), mine, parameters, part);
+  });
 }
 
 absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "runtime/agreement.h"
 #include "runtime/safetensors.h"
 
 namespace hypermoe {
@@ -26,9 +27,7 @@ bool Writes(const ProcessMesh& mesh, ParameterGroup group) {
   return group == ParameterGroup::kExpert ? mesh.expert_data->rank() == 0 : mesh.world->rank() == 0;
 }
 
-std::string RankFile(const Communicator& world) {
-  return absl::StrFormat("rank_%05d", world.rank());
-}
+std::string RankFile(int64_t rank) { return absl::StrFormat("rank_%05d", rank); }
 
 absl::Status WriteTensors(const CheckpointFolder& folder, const std::string& file,
                           const std::vector<std::string>& names, const TensorSource& source,
@@ -52,6 +51,26 @@ absl::Status PublishParts(const CheckpointFolder& folder, const CheckpointInfo& 
   manifest.optimizer_steps = optimizer_steps;
   for (const std::string& part : parts) RETURN_IF_ERROR(AddManifestPart(part, &manifest));
   return folder.Publish(manifest);
+}
+
+absl::Status SaveFiles(const CheckpointFolder& folder, const CheckpointInfo& info,
+                       int64_t optimizer_steps, Communicator& world,
+                       const std::function<absl::Status(ManifestPart*)>& write_files,
+                       const std::function<absl::Status()>& before_publish) {
+  const bool first = world.rank() == 0;
+  absl::Status status = Agree(world, first ? folder.Begin() : absl::OkStatus());
+  ManifestPart part;
+  if (status.ok()) status = Agree(world, write_files(&part));
+  if (status.ok()) {
+    const std::vector<std::string> parts = world.AllGatherText(ManifestPartText(part));
+    const auto publish = [&]() -> absl::Status {
+      if (before_publish) RETURN_IF_ERROR(before_publish());
+      return PublishParts(folder, info, optimizer_steps, parts);
+    };
+    status = Agree(world, first ? publish() : absl::OkStatus());
+  }
+  if (!status.ok() && first) folder.Discard();
+  return status;
 }
 
 }  // namespace hypermoe

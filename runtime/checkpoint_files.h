@@ -2,6 +2,8 @@
 // their names, and how the files of all ranks become a checkpoint.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -29,7 +31,7 @@ void AppendViews(const FlatBuffer& buffer, const std::string& prefix, const at::
 bool Writes(const ProcessMesh& mesh, ParameterGroup group);
 
 // The name of a rank's file, without ending.
-std::string RankFile(const Communicator& world);
+std::string RankFile(int64_t rank);
 
 // Writes the tensors `names` of `source` as FILE.safetensors into the temporary folder, durably,
 // and what is in it into `part`. Nothing for no tensors. Local.
@@ -41,5 +43,14 @@ absl::Status WriteTensors(const CheckpointFolder& folder, const std::string& fil
 // for one rank.
 absl::Status PublishParts(const CheckpointFolder& folder, const CheckpointInfo& info,
                           int64_t optimizer_steps, const std::vector<std::string>& parts);
+
+// Saves at once: every rank has `write_files` fill the folder and its part of the manifest, and
+// rank 0, after `before_publish` if that is given, makes a checkpoint of them. Collective over
+// `world`, the same result on every rank: after every phase all ranks agree, so that none is still
+// writing when rank 0 goes on or cleans up. On failure the temporary folder is gone.
+absl::Status SaveFiles(const CheckpointFolder& folder, const CheckpointInfo& info,
+                       int64_t optimizer_steps, Communicator& world,
+                       const std::function<absl::Status(ManifestPart*)>& write_files,
+                       const std::function<absl::Status()>& before_publish = {});
 
 }  // namespace hypermoe

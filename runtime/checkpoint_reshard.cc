@@ -6,7 +6,6 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "parallel/process_mesh.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint_files.h"
@@ -66,8 +65,8 @@ absl::Status WriteShare(const Plan& plan, const CheckpointFolder& folder, const 
                         ManifestPart* part) {
   const CheckpointTensors tensors(plan.checkpoint, plan.manifest, CheckpointTensors::Part::kAll);
   for (size_t file = world.rank(); file < plan.files.size(); file += world.size()) {
-    RETURN_IF_ERROR(
-        WriteTensors(folder, absl::StrFormat("rank_%05d", file), plan.files[file], tensors, part));
+    RETURN_IF_ERROR(WriteTensors(folder, RankFile(static_cast<int64_t>(file)), plan.files[file],
+                                 tensors, part));
   }
   return absl::OkStatus();
 }
@@ -88,21 +87,11 @@ int64_t ExpertOfTensor(const std::string& name) {
 absl::StatusOr<std::string> ReshardCheckpoint(const ReshardOptions& options, Communicator& world) {
   const absl::StatusOr<Plan> plan = MakePlan(options);
   RETURN_IF_ERROR(Agree(world, plan.status()));
-  const bool first = world.rank() == 0;
   const CheckpointFolder folder(options.output, plan->info.step);
-  RETURN_IF_ERROR(Agree(world, first ? folder.Begin() : absl::OkStatus()));
-  ManifestPart part;
-  absl::Status status = Agree(world, WriteShare(*plan, folder, world, &part));
-  if (status.ok()) {
-    const std::vector<std::string> parts = world.AllGatherText(ManifestPartText(part));
-    const auto publish = [&]() -> absl::Status {
-      RETURN_IF_ERROR(WriteRunConfig(options.output, plan->info.config));
-      return PublishParts(folder, plan->info, plan->manifest.optimizer_steps, parts);
-    };
-    status = Agree(world, first ? publish() : absl::OkStatus());
-  }
-  if (!status.ok() && first) folder.Discard();
-  RETURN_IF_ERROR(status);
+  RETURN_IF_ERROR(SaveFiles(
+      folder, plan->info, plan->manifest.optimizer_steps, world,
+      [&](ManifestPart* part) { return WriteShare(*plan, folder, world, part); },
+      [&] { return WriteRunConfig(options.output, plan->info.config); }));
   return folder.path();
 }
 

@@ -93,7 +93,7 @@ void CheckpointSaver::StartWriting() {
   phase_ = Phase::kWriting;
   part_ = std::make_shared<ManifestPart>();
   work_ = std::make_unique<BackgroundWork>(
-      [folder = CheckpointFolder(run_dir_, info_.step), file = RankFile(*mesh_.world),
+      [folder = CheckpointFolder(run_dir_, info_.step), file = RankFile(mesh_.world->rank()),
        snapshot = snapshot_, part = part_, before = hooks_.before](const std::stop_token& stop) {
         if (before) before("write");
         const StoppableTensors tensors(snapshot->tensors(), stop);

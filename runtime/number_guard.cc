@@ -42,8 +42,8 @@ absl::Status NumberGuard::TooManySkipped(int64_t taken, const StepResult& result
                      : absl::StrCat("the first gradient that is not finite is that of ", tensor),
       OriginText(trainer_.own_losses_finite(), *mesh_.world),
       ". Parameters have stayed as before the first of these steps: start another run from the "
-      "last "
-      "checkpoint with --init_from and a lower optimizer.learning_rate, or go on with a larger "
+      "last checkpoint with --init_from and a lower optimizer.learning_rate, or go on with a "
+      "larger "
       "train.max_skipped_steps"));
 }
 

@@ -2,15 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/strip.h"
+#include "runtime/checkpoint_folder.h"
 #include "runtime/checkpoint_manifest.h"
 #include "runtime/checkpoint_tensors.h"
 #include "runtime/config_loader.h"
@@ -18,29 +16,8 @@
 namespace hypermoe {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr const char* kNotComparable[] = {"seconds",    "tokens_per_second", "memory_bytes",
                                           "bytes_sent", "traffic",           "mfu"};
-
-std::string CheckpointPath(const std::string& run_dir, int64_t step) {
-  return absl::StrFormat("%s/checkpoints/step_%08d", run_dir, step);
-}
-
-// Steps of the complete checkpoints.
-std::vector<int64_t> CheckpointSteps(const std::string& run_dir) {
-  std::vector<int64_t> steps;
-  std::error_code none;
-  for (const auto& entry : fs::directory_iterator(run_dir + "/checkpoints", none)) {
-    const std::string name = entry.path().filename();
-    absl::string_view digits = name;
-    int64_t step = 0;
-    if (absl::ConsumePrefix(&digits, "step_") && absl::SimpleAtoi(digits, &step))
-      steps.push_back(step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
 
 // Adds what differs between two checkpoints of one step.
 class CheckpointComparison {
@@ -150,7 +127,10 @@ std::string ComparableLine(const std::string& line) {
 
 RunComparison CompareRuns(const std::string& reference, const std::string& run) {
   RunComparison result;
-  result.checkpoints = CheckpointSteps(run);
+  const auto steps = CheckpointSteps(run);
+  if (!steps.ok()) result.differences.emplace_back(steps.status().message());
+  result.checkpoints = steps.value_or(std::vector<int64_t>());
+  std::sort(result.checkpoints.begin(), result.checkpoints.end());
   for (const int64_t step : result.checkpoints) {
     CheckpointComparison(CheckpointPath(reference, step), CheckpointPath(run, step),
                          &result.differences)
