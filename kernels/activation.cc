@@ -4,6 +4,8 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/silu_backward.h>
 #include <ATen/ops/threshold_backward.h>
 
 namespace hypermoe {
@@ -16,10 +18,15 @@ const char* GeluForm(Activation activation) {
 }  // namespace
 
 void ActivateInto(at::Tensor out, const at::Tensor& x, Activation activation) {
-  if (activation == Activation::kRelu) {
-    at::clamp_min_out(out, x, 0);
-  } else {
-    at::gelu_out(out, x, GeluForm(activation));
+  switch (activation) {
+    case Activation::kRelu:
+      at::clamp_min_out(out, x, 0);
+      return;
+    case Activation::kSilu:
+      at::silu_out(out, x);
+      return;
+    default:
+      at::gelu_out(out, x, GeluForm(activation));
   }
 }
 
@@ -31,10 +38,15 @@ at::Tensor Activate(const at::Tensor& x, Activation activation) {
 
 void ActivateBackwardInto(at::Tensor out, const at::Tensor& grad, const at::Tensor& x,
                           Activation activation) {
-  if (activation == Activation::kRelu) {
-    at::threshold_backward_out(out, grad, x, 0);
-  } else {
-    at::gelu_backward_out(out, grad, x, GeluForm(activation));
+  switch (activation) {
+    case Activation::kRelu:
+      at::threshold_backward_out(out, grad, x, 0);
+      return;
+    case Activation::kSilu:
+      at::silu_backward_out(out, grad, x);
+      return;
+    default:
+      at::gelu_backward_out(out, grad, x, GeluForm(activation));
   }
 }
 

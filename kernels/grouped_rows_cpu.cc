@@ -23,6 +23,8 @@ Sum Activated(Sum x, Activation activation) {
       return std::max(x, Sum{0});
     case Activation::kGelu:
       return x * Sum{0.5} * (1 + std::erf(x * static_cast<Sum>(1 / std::numbers::sqrt2)));
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
     case Activation::kGeluTanh:
       break;
   }

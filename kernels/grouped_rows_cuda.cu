@@ -27,6 +27,7 @@ __device__ int64_t GroupOfRow(const int32_t* ends, int64_t groups, int64_t row) 
 template <typename Sum>
 __device__ Sum Activated(Sum x, Activation activation) {
   if (activation == Activation::kRelu) return x > 0 ? x : Sum{0};
+  if (activation == Activation::kSilu) return x / (1 + exp(-x));
   if (activation == Activation::kGelu) {
     return x * Sum{0.5} * (1 + erf(x * static_cast<Sum>(0.70710678118654752440)));
   }

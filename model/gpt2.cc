@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <string>
 
-#include "kernels/cross_entropy.h"
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
@@ -14,17 +13,6 @@
 #include "model/transformer_block.h"
 
 namespace hypermoe {
-
-std::vector<int64_t> SparseLayers(const ModelConfig& config) {
-  std::vector<int64_t> layers;
-  if (config.kind() == ModelConfig::dense) return layers;
-  for (int layer = 0; layer < config.num_layers(); ++layer) {
-    const auto& chosen = config.sparse_layers();
-    if (chosen.empty() || std::find(chosen.begin(), chosen.end(), layer) != chosen.end())
-      layers.push_back(layer);
-  }
-  return layers;
-}
 
 Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, TensorChoice tensors,
            std::shared_ptr<TokenDispatcher> dispatcher)
@@ -94,10 +82,6 @@ void Gpt2::FinishBackward() {
 
 void Gpt2::ParametersChanged() {
   if (hyper_ != nullptr) hyper_->Invalidate();
-}
-
-at::Tensor CrossEntropy(const at::Tensor& logits_TV, const at::Tensor& labels_BS, double divisor) {
-  return SumCrossEntropy(logits_TV, labels_BS.reshape({-1}), divisor, kIgnoredLabel);
 }
 
 }  // namespace hypermoe

@@ -8,18 +8,19 @@
 namespace hypermoe {
 
 at::Tensor ParameterFactory::Make(const std::string& name, at::IntArrayRef shape, Init init,
-                                  ParameterGroup group) {
+                                  ParameterGroup group, NamedAs named_as) {
   at::Tensor value = at::empty(shape, options_.device(at::kCPU));
   Fill(value, name, init);
   Parameter parameter;
   parameter.name = name;
   parameter.group = group;
   parameter.weight_decay = shape.size() >= 2;
+  parameter.named_transposed = named_as == NamedAs::kTransposed;
   return Register(std::move(parameter), value);
 }
 
 at::Tensor ParameterFactory::MakeExperts(const std::string& name, ExpertRange experts,
-                                         at::IntArrayRef shape, Init init) {
+                                         at::IntArrayRef shape, Init init, NamedAs named_as) {
   std::vector<int64_t> stacked{experts.size()};
   stacked.insert(stacked.end(), shape.begin(), shape.end());
   at::Tensor value = at::empty(stacked, options_.device(at::kCPU));
@@ -31,6 +32,7 @@ at::Tensor ParameterFactory::MakeExperts(const std::string& name, ExpertRange ex
   parameter.value = value;
   for (const NamedTensor& expert : GlobalViews(parameter, value))
     Fill(expert.tensor, expert.name, init);
+  parameter.named_transposed = named_as == NamedAs::kTransposed;
   return Register(std::move(parameter), value);
 }
 

@@ -23,6 +23,10 @@ struct Init {
   static Init Uniform(double bound) { return {Kind::kUniform, bound}; }
 };
 
+// In which order of axes a matrix is named (parallel/parameter.h): as it is kept, [in, out], or
+// transposed, [out, in].
+enum class NamedAs { kKept, kTransposed };
+
 class ParameterFactory {
  public:
   // Parameters are appended to `parameters`, leaves of this dtype and device that require grad. The
@@ -32,11 +36,11 @@ class ParameterFactory {
 
   // A replicated parameter, kDense or kHyper. Decayed if it has two or more dimensions.
   at::Tensor Make(const std::string& name, at::IntArrayRef shape, Init init,
-                  ParameterGroup group = ParameterGroup::kDense);
+                  ParameterGroup group = ParameterGroup::kDense, NamedAs named_as = NamedAs::kKept);
   // [experts.size(), shape...]; "{e}" in the name stands for the global expert id. Decayed if one
   // expert's tensor has two or more dimensions.
   at::Tensor MakeExperts(const std::string& name, ExpertRange experts, at::IntArrayRef shape,
-                         Init init);
+                         Init init, NamedAs named_as = NamedAs::kKept);
 
  private:
   at::Tensor Register(Parameter parameter, const at::Tensor& value);

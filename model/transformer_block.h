@@ -10,7 +10,7 @@
 
 #include "configs/run.pb.h"
 #include "kernels/grouped_ffn.h"
-#include "model/gpt2.h"
+#include "model/language_model.h"
 #include "model/moe_layer.h"
 #include "model/parameter_factory.h"
 

@@ -16,7 +16,8 @@ std::string ExpertName(const Parameter& parameter, int64_t expert) {
 std::vector<NamedTensor> GlobalViews(const Parameter& parameter, const at::Tensor& tensor) {
   TORCH_CHECK(tensor.sizes() == parameter.value.sizes(), parameter.name, ": a tensor of shape ",
               tensor.sizes(), " was given for a parameter of shape ", parameter.value.sizes());
-  const at::Tensor detached = tensor.detach();
+  at::Tensor detached = tensor.detach();
+  if (parameter.named_transposed) detached = detached.transpose(-2, -1);
   if (parameter.group != ParameterGroup::kExpert) return {{parameter.name, detached}};
 
   std::vector<NamedTensor> views;

@@ -26,6 +26,9 @@ struct Parameter {
   ParameterGroup group = ParameterGroup::kDense;
   int64_t first_expert = 0;
   bool weight_decay = false;
+  // Whether the last two axes change places between `value` and the tensor of this name: matrices
+  // that are kept [in, out], as products want them, and named [out, in], as Linear has them.
+  bool named_transposed = false;
   // Keeps its value: no gradient, no moments, no update.
   bool frozen = false;
 };
@@ -41,7 +44,8 @@ struct NamedTensor {
 
 // `tensor` (the parameter's value, its gradient or one of its moments, of the value's shape) as
 // named tensors: one for kDense and kHyper, one per local expert for kExpert. They share memory
-// with `tensor` and are detached from autograd.
+// with `tensor`, so that those of a named_transposed parameter are not contiguous, and are detached
+// from autograd.
 std::vector<NamedTensor> GlobalViews(const Parameter& parameter, const at::Tensor& tensor);
 
 }  // namespace hypermoe

@@ -20,7 +20,8 @@ struct Copies {
   void Add(const Parameter& parameter, const at::Tensor& tensor, const char* what) {
     for (NamedTensor& view : GlobalViews(parameter, tensor)) {
       names.push_back(view.name + " (" + what + ")");
-      tensors.push_back(view.tensor);
+      // As it is kept.
+      tensors.push_back(parameter.named_transposed ? view.tensor.transpose(-2, -1) : view.tensor);
     }
   }
 };

@@ -11,7 +11,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "model/gpt2.h"
+#include "model/config_values.h"
 #include "model/hyper_generator.h"
 #include "model/parameter_factory.h"
 #include "parallel/flat_buffer.h"

@@ -113,7 +113,9 @@ void FillSlot(const Slot& slot, const at::Tensor& source, AdamW& optimizer) {
     return;
   }
   // Values are views of the buffer's flat array, which starts its storage.
-  optimizer.SetMoments(slot.buffer, *slot.moment, value.storage_offset(), source);
+  const bool transposed = !value.is_contiguous();  // Parameter::named_transposed
+  optimizer.SetMoments(slot.buffer, *slot.moment, value.storage_offset(),
+                       transposed ? source.transpose(-2, -1).contiguous() : source);
 }
 
 // Whether `tensors` have `wanted` in the shape and dtype that this rank holds it in.

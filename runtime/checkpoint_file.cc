@@ -1,6 +1,6 @@
 #include "runtime/checkpoint_file.h"
 
-#include <sys/mman.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,26 +12,14 @@
 #include "absl/strings/str_join.h"
 #include "parallel/progress_marks.h"
 #include "runtime/tensor_source.h"
+#include "runtime/xxh3.h"
 
 namespace hypermoe {
 namespace {
 
 constexpr size_t kMaxNamed = 10;
-constexpr int64_t kLengthBytes = 8;  // of safetensors' header, before it
-
-// Has the kernel read `size` bytes of a mapping now, so that a medium that does not give them is an
-// error here and not a signal later; whether it gives them.
-bool IsReadable(const char* begin, int64_t size) {
-#ifdef MADV_POPULATE_READ
-  const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto address = reinterpret_cast<uintptr_t>(begin);
-  const uintptr_t page = address & ~(page_bytes - 1);
-  // Any other error says nothing about the bytes, such as EINVAL of a kernel before 5.14.
-  if (madvise(reinterpret_cast<void*>(page), size + (address - page), MADV_POPULATE_READ) != 0)
-    return errno != EFAULT && errno != EHWPOISON;
-#endif
-  return true;
-}
+constexpr int64_t kPieceBytes = 1 << 20;  // stays in the processor's cache until it is hashed
+constexpr int64_t kLengthBytes = 8;       // of safetensors' header, before it
 
 TensorEntry EntryOf(const CheckpointTensor& tensor) {
   return {DtypeOfSafetensors(tensor.dtype), tensor.shape};
@@ -40,11 +28,14 @@ TensorEntry EntryOf(const CheckpointTensor& tensor) {
 }  // namespace
 
 CheckpointFile::CheckpointFile(std::string name, const CheckpointManifest& manifest,
-                               std::shared_ptr<const MappedFile> file, Digests digests)
+                               std::shared_ptr<const MappedFile> file, FileHandle handle,
+                               Digests digests)
     : name_(std::move(name)),
       manifest_(manifest),
       digest_(manifest.files.at(name_)),
       file_(std::move(file)),
+      handle_(std::move(handle)),
+      piece_(new char[kPieceBytes]),
       digests_(digests),
       checked_(digest_.chunks.size()) {}
 
@@ -59,8 +50,10 @@ absl::StatusOr<std::unique_ptr<CheckpointFile>> CheckpointFile::Open(
     return DataError(absl::StrCat("file '", Printable(file->path()), "' has ", file->size(),
                                   " bytes, expected ", expected, "; use another checkpoint"));
   }
+  FileHandle handle(open(file->path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (handle.get() < 0) return ErrnoError(file->path(), "open the file", errno);
   return std::unique_ptr<CheckpointFile>(
-      new CheckpointFile(name, manifest, std::move(file), digests));
+      new CheckpointFile(name, manifest, std::move(file), std::move(handle), digests));
 }
 
 absl::Status CheckpointFile::CheckChunk(int64_t index) {
@@ -73,15 +66,28 @@ absl::Status CheckpointFile::CheckChunk(int64_t index) {
   return absl::OkStatus();
 }
 
+// Read, not mapped: a medium that does not give them is an error then and not a signal, and the
+// kernel reads ahead. Empty where it does not.
+std::string CheckpointFile::DigestOfBytes(int64_t begin, int64_t end) const {
+  Xxh3 hash;
+  for (int64_t at = begin; at < end;) {
+    const ssize_t count = pread(handle_.get(), piece_.get(), std::min(kPieceBytes, end - at), at);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return {};
+    hash.Update(piece_.get(), static_cast<size_t>(count));
+    at += count;
+  }
+  return hash.Digest();
+}
+
 absl::Status CheckpointFile::CompareChunk(int64_t begin, int64_t end,
                                           const std::string& expected) const {
-  const char* data = file_->data() + begin;
-  const bool readable = IsReadable(data, end - begin);
-  if (readable && DigestOf(data, end - begin).xxh3_128 == expected) return absl::OkStatus();
+  const std::string found = DigestOfBytes(begin, end);
+  if (found == expected) return absl::OkStatus();
   return DataError(absl::StrCat("file '", Printable(file_->path()), "' is damaged: bytes ", begin,
                                 " to ", end - 1, " of ", digest_.bytes,
-                                readable ? " do not have the digest that manifest.json gives"
-                                         : " cannot be read from their medium",
+                                found.empty() ? " cannot be read from their medium"
+                                              : " do not have the digest that manifest.json gives",
                                 "; there lie ", TensorsIn(begin, end), "; use another checkpoint"));
 }
 

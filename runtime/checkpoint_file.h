@@ -11,6 +11,7 @@
 
 #include "runtime/checkpoint_manifest.h"
 #include "runtime/file_util.h"
+#include "runtime/input_file.h"
 #include "runtime/safetensors.h"
 #include "runtime/status.h"
 
@@ -39,8 +40,9 @@ class CheckpointFile {
 
  private:
   CheckpointFile(std::string name, const CheckpointManifest& manifest,
-                 std::shared_ptr<const MappedFile> file, Digests digests);
+                 std::shared_ptr<const MappedFile> file, FileHandle handle, Digests digests);
   absl::Status CheckBytes(int64_t begin, int64_t end);
+  std::string DigestOfBytes(int64_t begin, int64_t end) const;
   absl::Status CompareChunk(int64_t begin, int64_t end, const std::string& expected) const;
   absl::Status OpenHeader();
   absl::Status CheckEntry(const std::string& tensor) const;
@@ -49,7 +51,9 @@ class CheckpointFile {
   std::string name_;
   const CheckpointManifest& manifest_;
   const ChunkedDigest& digest_;
-  std::shared_ptr<const MappedFile> file_;
+  std::shared_ptr<const MappedFile> file_;  // for tensors
+  FileHandle handle_;                       // the same, for digests
+  std::unique_ptr<char[]> piece_;           // of it, being hashed
   Digests digests_;
   std::vector<bool> checked_;                           // by chunk: whole
   std::shared_ptr<const SafetensorsFile> safetensors_;  // once the header has been checked

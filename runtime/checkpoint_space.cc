@@ -6,7 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "model/gpt2.h"
+#include "model/config_values.h"
 #include "runtime/file_util.h"
 #include "runtime/memory_plan.h"
 #include "runtime/model_cost.h"

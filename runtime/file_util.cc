@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <cerrno>
 #include <filesystem>
@@ -14,7 +13,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "runtime/xxh3.h"
 
 namespace hypermoe {
 namespace {
@@ -101,8 +100,9 @@ absl::Status WriteAll(int descriptor, const std::string& path, const std::string
 }
 
 FileDigest DigestOf(const void* data, size_t size) {
-  const XXH128_hash_t hash = XXH3_128bits(data, size);
-  return {static_cast<int64_t>(size), absl::StrFormat("%016x%016x", hash.high64, hash.low64)};
+  Xxh3 hash;
+  hash.Update(data, size);
+  return {static_cast<int64_t>(size), hash.Digest()};
 }
 
 MappedFile::MappedFile(std::string path, const char* data, size_t size)

@@ -21,7 +21,7 @@ namespace {
 // The sequence as rank 0 sees it; the others take part in every forward pass with no rows.
 class Decoder {
  public:
-  Decoder(Gpt2& model, int64_t sequence_length, Communicator& world)
+  Decoder(LanguageModel& model, int64_t sequence_length, Communicator& world)
       : model_(model), sequence_length_(sequence_length), world_(world) {}
 
   // Logits [V] that follow `ids`, of which all but the last have been passed before (rank 0;
@@ -49,7 +49,7 @@ class Decoder {
   }
 
  private:
-  Gpt2& model_;
+  LanguageModel& model_;
   int64_t sequence_length_;
   Communicator& world_;
   KeyValueCache cache_;

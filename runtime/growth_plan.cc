@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "model/gpt2.h"
+#include "model/config_values.h"
 #include "runtime/config_fields.h"
 
 namespace hypermoe {

@@ -1,7 +1,7 @@
 #include "runtime/growth_report.h"
 
 #include "absl/strings/str_format.h"
-#include "model/gpt2.h"
+#include "model/config_values.h"
 #include "runtime/model_cost.h"
 
 namespace hypermoe {

@@ -9,21 +9,19 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
-#include "absl/strings/str_format.h"
 
 namespace hypermoe {
 namespace {
 
-// PendingFile copies a piece into its buffer: small pieces keep a large tensor from being held
-// twice, and a piece that has just been hashed is still in the processor's cache.
+// A piece that has just been hashed is still in the processor's cache when it is copied for the
+// disk, so that hashing costs no further pass over memory.
 constexpr size_t kPieceBytes = 1 << 20;
 
 }  // namespace
 
 HashedFile::HashedFile(std::unique_ptr<PendingFile> file, int64_t chunk_bytes)
-    : file_(std::move(file)), hash_(XXH3_createState()) {
+    : file_(std::move(file)) {
   digest_.chunk_bytes = chunk_bytes;
-  XXH3_128bits_reset(hash_.get());
 }
 
 absl::StatusOr<std::unique_ptr<HashedFile>> HashedFile::Create(const std::string& path,
@@ -40,7 +38,7 @@ absl::Status HashedFile::Write(const void* data, size_t size) {
   const char* next = static_cast<const char*>(data);
   while (size > 0) {
     const size_t piece = std::min({size, kPieceBytes, chunk_bytes - in_chunk_});
-    XXH3_128bits_update(hash_.get(), next, piece);
+    hash_.Update(next, piece);
     RETURN_IF_ERROR(file_->Append(next, piece));
     in_chunk_ += piece;
     next += piece;
@@ -51,9 +49,7 @@ absl::Status HashedFile::Write(const void* data, size_t size) {
 }
 
 void HashedFile::EndChunk() {
-  const XXH128_hash_t hash = XXH3_128bits_digest(hash_.get());
-  digest_.chunks.push_back(absl::StrFormat("%016x%016x", hash.high64, hash.low64));
-  XXH3_128bits_reset(hash_.get());
+  digest_.chunks.push_back(hash_.Digest());
   in_chunk_ = 0;
 }
 

@@ -1,8 +1,6 @@
 // Whole files, written durably, and the digests of their chunks.
 #pragma once
 
-#include <xxhash.h>
-
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -11,6 +9,7 @@
 #include "runtime/file_util.h"
 #include "runtime/pending_file.h"
 #include "runtime/status.h"
+#include "runtime/xxh3.h"
 
 namespace hypermoe {
 
@@ -39,11 +38,8 @@ class HashedFile {
   HashedFile(std::unique_ptr<PendingFile> file, int64_t chunk_bytes);
   void EndChunk();
 
-  struct HashDeleter {
-    void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-  };
   std::unique_ptr<PendingFile> file_;
-  std::unique_ptr<XXH3_state_t, HashDeleter> hash_;  // of the chunk that is being written
+  Xxh3 hash_;  // of the chunk that is being written
   size_t in_chunk_ = 0;
   ChunkedDigest digest_;
 };

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "model/gpt2.h"
+#include "model/config_values.h"
 #include "model/hyper_network.h"
 #include "model/selections.h"
 #include "parallel/process_mesh.h"

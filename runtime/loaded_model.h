@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "model/gpt2.h"
+#include "model/language_model.h"
 #include "parallel/flat_buffer.h"
 #include "parallel/process_mesh.h"
 #include "runtime/checkpoint_manifest.h"
@@ -17,7 +17,7 @@ namespace hypermoe {
 struct LoadedModel {
   CheckpointInfo info;  // as in StoredModel
   ProcessMesh mesh;
-  std::unique_ptr<Gpt2> model;
+  std::unique_ptr<LanguageModel> model;
   std::vector<FlatBuffer> buffers;  // of the model's parameters
 };
 

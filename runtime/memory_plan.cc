@@ -10,7 +10,6 @@
 #include "kernels/matrix_product.h"
 #include "model/config_values.h"
 #include "model/expert_capacity.h"
-#include "model/gpt2.h"
 #include "model/hyper_network.h"
 #include "model/selections.h"
 #include "parallel/gradient_reducer.h"

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "model/gpt2.h"
+#include "model/config_values.h"
 #include "model/selections.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/run_length.h"

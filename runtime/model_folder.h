@@ -18,7 +18,7 @@ struct ModelFolder {
   // folder holds GPT-2's files. Everything else as in RunConfig's defaults.
   RunConfig config;
   std::string config_json;  // the file's text: keys that mean nothing here are kept for export
-  // Under the names of Gpt2's parameters: without "transformer.", tied and unused tensors left out.
+  // Under the names of the model's parameters: without "transformer.", tied and unused tensors left out.
   std::shared_ptr<const TensorSource> tensors;
 };
 

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/gpt2.h"
+#include "model/config_values.h"
 #include "runtime/model_folder_config.h"
 #include "runtime/model_folder_keys.h"
 #include "runtime/strict_json.h"

@@ -3,7 +3,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
-#include "model/gpt2.h"
+#include "model/config_values.h"
 
 namespace hypermoe {
 namespace {

@@ -66,7 +66,7 @@ absl::StatusOr<RunConfig> GrownConfig(const RunConfig& from, const GrowthOptions
 // One model on this rank.
 struct Built {
   ProcessMesh mesh;
-  std::unique_ptr<Gpt2> model;
+  std::unique_ptr<LanguageModel> model;
   std::vector<FlatBuffer> buffers;
 };
 

@@ -18,7 +18,7 @@ namespace hypermoe {
 namespace {
 
 constexpr size_t kBufferBytes = 1 << 20;
-constexpr int64_t kSyncBytes = 256 << 20;
+constexpr int64_t kWritebackBytes = 8 << 20, kSyncBytes = 256 << 20;
 // Of a file that is not complete, and of one that is (less the umask).
 constexpr mode_t kPendingMode = 0600, kMode = 0666;
 
@@ -76,10 +76,15 @@ absl::Status PendingFile::Write(int64_t offset, const char* bytes, size_t size) 
   return absl::OkStatus();
 }
 
-absl::Status PendingFile::Flush() {
-  RETURN_IF_ERROR(Write(written_, buffer_.data(), buffer_.size()));
-  written_ += static_cast<int64_t>(buffer_.size());
-  buffer_.clear();
+absl::Status PendingFile::WriteNext(const char* bytes, size_t size) {
+  RETURN_IF_ERROR(Write(written_, bytes, size));
+  written_ += static_cast<int64_t>(size);
+  // The disk is to work while what follows is made, not to wait for the sync. Only a hint: where
+  // it cannot be had, or fails, the sync does and tells all.
+  if (written_ - handed_over_ >= kWritebackBytes) {
+    sync_file_range(file_.get(), handed_over_, written_ - handed_over_, SYNC_FILE_RANGE_WRITE);
+    handed_over_ = written_;
+  }
   // One sync at the end could take minutes without a sign of progress, for which a watchdog ends
   // the job.
   if (written_ - synced_ < kSyncBytes) return absl::OkStatus();
@@ -89,9 +94,18 @@ absl::Status PendingFile::Flush() {
   return absl::OkStatus();
 }
 
+absl::Status PendingFile::Flush() {
+  RETURN_IF_ERROR(WriteNext(buffer_.data(), buffer_.size()));
+  buffer_.clear();
+  return absl::OkStatus();
+}
+
 absl::Status PendingFile::Append(const void* bytes, size_t size) {
   const char* begin = static_cast<const char*>(bytes);
   if (buffer_.size() + size > kBufferBytes) RETURN_IF_ERROR(Flush());
+  // In pieces, for the syncs between them.
+  for (; size >= kBufferBytes; begin += kBufferBytes, size -= kBufferBytes)
+    RETURN_IF_ERROR(WriteNext(begin, kBufferBytes));
   buffer_.insert(buffer_.end(), begin, begin + size);
   return absl::OkStatus();
 }

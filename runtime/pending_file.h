@@ -25,7 +25,7 @@ class PendingFile {
   PendingFile(const PendingFile&) = delete;
   PendingFile& operator=(const PendingFile&) = delete;
 
-  // Appends through a buffer.
+  // Appends, small pieces through a buffer. The disk works on what was appended while more is.
   absl::Status Append(const void* bytes, size_t size);
   // Overwrites or reads bytes appended before.
   absl::Status WriteAt(int64_t offset, const void* bytes, size_t size);
@@ -40,13 +40,14 @@ class PendingFile {
  private:
   PendingFile(std::string path, std::string temporary, FileHandle file, bool named);
   absl::Status Flush();
+  absl::Status WriteNext(const char* bytes, size_t size);
   absl::Status Write(int64_t offset, const char* bytes, size_t size);
 
   std::string path_, temporary_;
   FileHandle file_;
   bool named_;
   int64_t written_ = 0;
-  int64_t synced_ = 0;  // of them, at least
+  int64_t handed_over_ = 0, synced_ = 0;  // to the disk, and surely on it, of those written
   std::vector<char> buffer_;
 };
 

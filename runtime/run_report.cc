@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/config_values.h"
 #include "runtime/model_cost.h"
 #include "runtime/run_length.h"
 #include "runtime/train_line.h"

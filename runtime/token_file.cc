@@ -2,7 +2,6 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,11 +13,11 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "parallel/progress_marks.h"
 #include "runtime/file_util.h"
 #include "runtime/input_file.h"
 #include "runtime/token_index.h"
+#include "runtime/xxh3.h"
 
 namespace hypermoe {
 namespace {
@@ -88,15 +87,14 @@ class MappedTokenFile : public TokenFile {
  private:
   // One pass over the ids, while each chunk is in the cache: hash and bounds.
   void Scan(const MappedFile& idx) {
-    XXH3_state_t* hash = XXH3_createState();
-    XXH3_128bits_reset(hash);
-    XXH3_128bits_update(hash, idx.data(), idx.size());
+    Xxh3 hash;
+    hash.Update(idx.data(), idx.size());
     const int64_t size = static_cast<int64_t>(bin_->size());
     const int64_t id_bytes = BytesOf(index_.dtype);
     for (int64_t at = 0; at < size; at += kChunkBytes) {
       MarkProgress();
       const int64_t bytes = std::min(kChunkBytes, size - at);
-      XXH3_128bits_update(hash, bin_->data() + at, static_cast<size_t>(bytes));
+      hash.Update(bin_->data() + at, static_cast<size_t>(bytes));
       WithIds(index_.dtype, bin_->data() + at, [&](const auto* stored) {
         auto low = stored[0], high = stored[0];
         for (int64_t i = 0; i < bytes / id_bytes; ++i) {
@@ -107,9 +105,7 @@ class MappedTokenFile : public TokenFile {
         largest_ = std::max<int64_t>(largest_, high);
       });
     }
-    const XXH128_hash_t digest = XXH3_128bits_digest(hash);
-    XXH3_freeState(hash);
-    fingerprint_ = absl::StrFormat("%d:%016x%016x", index_.num_tokens, digest.high64, digest.low64);
+    fingerprint_ = absl::StrCat(index_.num_tokens, ":", hash.Digest());
   }
 
   std::shared_ptr<const MappedFile> bin_;

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "model/expert_capacity.h"
+#include "model/gpt2.h"
 #include "model/router_losses.h"
 #include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
@@ -185,7 +186,7 @@ int ExpertDegree(const RunConfig& config, int world_size) {
   return DefaultExpertDegree(world_size, sparse ? config.model().num_experts() : 0);
 }
 
-std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh) {
+std::unique_ptr<LanguageModel> MakeModel(const RunConfig& config, const ProcessMesh& mesh) {
   std::shared_ptr<TokenDispatcher> dispatcher;
   if (config.model().kind() != ModelConfig::dense) {
     dispatcher = std::make_shared<TokenDispatcher>(mesh.expert, config.model().num_experts());
@@ -325,7 +326,7 @@ EvaluationPass EvaluationPassOf(const RunConfig& config) {
   return {unit > 1 ? (rows + unit - 1) / unit * unit : rows, unit};
 }
 
-std::optional<double> EvaluateWindows(Gpt2& model, const ValidationWindows& windows,
+std::optional<double> EvaluateWindows(LanguageModel& model, const ValidationWindows& windows,
                                       int64_t max_windows, const EvaluationPass& pass,
                                       Communicator& world, const std::function<bool()>& stop) {
   const at::NoGradGuard no_grad;

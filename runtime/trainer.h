@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "configs/run.pb.h"
-#include "model/gpt2.h"
+#include "model/language_model.h"
 #include "parallel/adamw.h"
 #include "parallel/flat_buffer.h"
 #include "parallel/gradient_bucket.h"
@@ -110,7 +110,7 @@ class Trainer {
   // Names the random numbers of a step.
   RandomKey StepKey(int64_t step) const;
 
-  Gpt2& model() { return *model_; }
+  LanguageModel& model() { return *model_; }
   std::vector<FlatBuffer>& buffers() { return buffers_; }
   const std::vector<GradientBucket>& buckets() const { return buckets_; }
   const GradientReducer& reducer() const { return reducer_; }
@@ -130,7 +130,7 @@ class Trainer {
   RunConfig config_;
   ProcessMesh mesh_;
   std::unique_ptr<Prefetcher> batches_;  // this rank's, numbered step * micro_batches + micro-batch
-  std::unique_ptr<Gpt2> model_;
+  std::unique_ptr<LanguageModel> model_;
   std::vector<FlatBuffer> buffers_;
   std::vector<GradientBucket> buckets_;
   GradientReducer reducer_;
@@ -145,7 +145,7 @@ class Trainer {
 int ExpertDegree(const RunConfig& config, int world_size);
 
 // The model of `config` on this rank of `mesh`, with its initial values.
-std::unique_ptr<Gpt2> MakeModel(const RunConfig& config, const ProcessMesh& mesh);
+std::unique_ptr<LanguageModel> MakeModel(const RunConfig& config, const ProcessMesh& mesh);
 
 // How the windows of an evaluation are worked through: over all ranks together `rows` at a time,
 // which are given to the ranks in units of `unit` (UnitsOfRank).
@@ -159,7 +159,7 @@ EvaluationPass EvaluationPassOf(const RunConfig& config);
 // Mean cross-entropy of `model` over windows. See Trainer::Evaluate. Nothing if `stop`, which every
 // rank asks before every pass, is true on any rank: that takes an all-reduce of one number a pass,
 // which there is not if `stop` is empty (on all ranks).
-std::optional<double> EvaluateWindows(Gpt2& model, const ValidationWindows& windows,
+std::optional<double> EvaluateWindows(LanguageModel& model, const ValidationWindows& windows,
                                       int64_t max_windows, const EvaluationPass& pass,
                                       Communicator& world, const std::function<bool()>& stop = {});
 

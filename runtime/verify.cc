@@ -140,7 +140,8 @@ void Verifier::CompareGradients() {
   GradientReducer(loaded_.buffers, buckets, /*scatter=*/false).Finish();
   for (const Parameter& parameter : loaded_.model->parameters()) {
     if (parameter.group != ParameterGroup::kExpert) {
-      comparison_.Compare("grad." + parameter.name, parameter.value.grad().cpu());
+      for (const NamedTensor& view : GlobalViews(parameter, parameter.value.grad()))
+        comparison_.Compare("grad." + view.name, view.tensor.cpu());
       continue;
     }
     for (int64_t expert = 0; expert < config_.num_experts(); ++expert)
@@ -158,7 +159,8 @@ void Verifier::CompareExpertGradient(const Parameter& parameter, int64_t expert)
   if (loaded_.mesh.expert_data->rank() == 0 && local >= 0 && local < parameter.value.size(0))
     gradient.copy_(parameter.value.grad().select(0, local));
   loaded_.mesh.world->AllReduceSum(gradient);
-  comparison_.Compare(name, gradient.cpu());
+  comparison_.Compare(name,
+                      (parameter.named_transposed ? gradient.transpose(-2, -1) : gradient).cpu());
 }
 
 // A pass with a cache is never limited by capacity; without, every pass starts a new one with the

@@ -1,5 +1,7 @@
 #include "runtime/written_tensors.h"
 
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
@@ -9,8 +11,9 @@ WrittenTensors::WrittenTensors(const GrownTensors& grown, const std::vector<Para
                                bool convert)
     : grown_(grown) {
   for (const Parameter& parameter : parameters) {
-    if (parameter.group != ParameterGroup::kExpert)
-      replicated_[parameter.name] = parameter.value.detach();
+    if (parameter.group == ParameterGroup::kExpert) continue;
+    for (NamedTensor& view : GlobalViews(parameter, parameter.value))
+      replicated_[view.name] = std::move(view.tensor);
   }
   const at::ScalarType dtype = parameters.front().value.scalar_type();
   for (const auto& [name, entry] : grown.entries()) {

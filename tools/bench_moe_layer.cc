@@ -26,6 +26,7 @@
 #include "absl/strings/str_format.h"
 #include "launch/commands.h"
 #include "launch/gpus.h"
+#include "model/config_values.h"
 #include "model/gpt2.h"
 #include "model/moe_layer.h"
 #include "runtime/config_loader.h"

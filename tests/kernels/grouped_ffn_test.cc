@@ -7,6 +7,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
@@ -58,6 +59,7 @@ class GroupedFfnTest : public testing::TestWithParam<std::tuple<Case, int>> {
 
 at::Tensor PlainActivation(const at::Tensor& x, Activation activation) {
   if (activation == Activation::kRelu) return at::relu(x);
+  if (activation == Activation::kSilu) return x * at::sigmoid(x);
   if (activation == Activation::kGelu) return x * 0.5 * (at::erf(x / std::numbers::sqrt2) + 1);
   return x * 0.5 * (at::tanh((x + x.pow(3) * 0.044715) * std::sqrt(2 / std::numbers::pi)) + 1);
 }
@@ -101,6 +103,7 @@ INSTANTIATE_TEST_SUITE_P(
                                      Case{{2, 0, 3}, Activation::kGelu, true},
                                      Case{{0, 5, 0}, Activation::kRelu, true},
                                      Case{{3, 1, 2}, Activation::kRelu, false},
+                                     Case{{2, 0, 3}, Activation::kSilu, true},
                                      Case{{0, 0}, Activation::kGeluTanh, true},
                                      Case{{0, 0}, Activation::kRelu, false}),
                      testing::Values(kSideBySide, kInTurn)));
@@ -213,7 +216,7 @@ TEST_P(GroupedGemmFfnTest, EqualsGroupsInTurn) {
 
 INSTANTIATE_TEST_SUITE_P(All, GroupedGemmFfnTest,
                          testing::Combine(testing::Values(Activation::kGeluTanh, Activation::kGelu,
-                                                          Activation::kRelu),
+                                                          Activation::kRelu, Activation::kSilu),
                                           testing::Bool()));
 
 TEST(GroupedFfnShapesTest, RowsThatDoNotAddUpAreRefused) {

@@ -38,7 +38,7 @@ RunConfig Config(ModelConfig::Kind kind, int experts, const Changes& changes = {
 }
 
 // The parameters of a model, on one rank, as a source.
-std::shared_ptr<const TensorSource> SourceOf(Gpt2& model) {
+std::shared_ptr<const TensorSource> SourceOf(LanguageModel& model) {
   std::vector<NamedTensor> tensors;
   for (const Parameter& parameter : model.parameters()) {
     for (NamedTensor& view : GlobalViews(parameter, parameter.value))
@@ -73,7 +73,7 @@ struct TestModel {
   }
 
   ProcessMesh mesh;
-  std::unique_ptr<Gpt2> model;
+  std::unique_ptr<LanguageModel> model;
   std::vector<FlatBuffer> buffers;
 };
 

@@ -1,0 +1,78 @@
+// What a trainer, an evaluator or a decoder knows of a language model.
+//
+// Legend: B rows of this rank, S positions, T tokens whose next one is predicted, V vocabulary, H
+// heads, C head width.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "configs/run.pb.h"
+#include "kernels/keyed_random.h"
+#include "model/batch.h"
+#include "model/router.h"
+#include "parallel/parameter.h"
+
+namespace hypermoe {
+
+class HyperNetwork;
+
+// Keys and values of the positions seen so far, by block: [B,H,length,C] each. Starts empty.
+struct KeyValueCache {
+  std::vector<at::Tensor> keys, values;
+  int64_t length = 0;
+};
+
+// What a forward pass depends on beside parameters and tokens.
+struct ForwardMode {
+  bool training = false;           // dropout acts
+  bool recompute = false;          // blocks: see recomputed_block.h; gradients must be enabled
+  RandomKey key;                   // of this step; only looked at in training
+  KeyValueCache* cache = nullptr;  // append to and attend to these positions (decoding)
+};
+
+struct ModelOutput {
+  at::Tensor logits_TV;
+  std::vector<RoutingResult> routing;  // by sparse layer
+};
+
+// What tensors are made of.
+struct TensorChoice {
+  at::ScalarType parameters = at::kFloat;   // and their gradients
+  at::ScalarType activations = at::kFloat;  // and matrix products; the router's and statistics of
+                                            // norms have that of parameters
+  at::Device device = at::kCPU;
+};
+
+class LanguageModel {
+ public:
+  virtual ~LanguageModel() = default;
+
+  // Collective over the expert group (all kinds but dense), in backward too: every rank calls it
+  // equally often, with zero rows too.
+  virtual ModelOutput Forward(const Batch& batch, const ForwardMode& mode) = 0;
+
+  // Call after the last backward of a step, before gradients are reduced: completes the
+  // hypernetwork's gradients.
+  virtual void FinishBackward() = 0;
+  // Call after parameters have changed by anything but the constructor.
+  virtual void ParametersChanged() = 0;
+
+  virtual std::vector<Parameter>& parameters() = 0;
+  // Where the parameters are, and batches must be.
+  virtual at::Device device() const = 0;
+  // Numbers of the sparse blocks (SparseLayers).
+  virtual const std::vector<int64_t>& sparse_layers() const = 0;
+  // Null unless kind is hyper.
+  virtual const HyperNetwork* hyper_network() const = 0;
+};
+
+// Sum of -log softmax(logits)[label] over the labels that count, divided by `divisor` (the number
+// of counted labels of the whole batch, over all ranks and micro-batches). 0 without labels.
+// Scalar, at least float32, differentiable; backward overwrites logits_TV
+// (kernels/cross_entropy.h).
+at::Tensor CrossEntropy(const at::Tensor& logits_TV, const at::Tensor& labels_BS, double divisor);
+
+}  // namespace hypermoe
