@@ -1,6 +1,6 @@
 #include "runtime/checkpoint_file.h"
 
-#include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,14 +12,26 @@
 #include "absl/strings/str_join.h"
 #include "parallel/progress_marks.h"
 #include "runtime/tensor_source.h"
-#include "runtime/xxh3.h"
 
 namespace hypermoe {
 namespace {
 
 constexpr size_t kMaxNamed = 10;
-constexpr int64_t kPieceBytes = 1 << 20;  // stays in the processor's cache until it is hashed
-constexpr int64_t kLengthBytes = 8;       // of safetensors' header, before it
+constexpr int64_t kLengthBytes = 8;  // of safetensors' header, before it
+
+// Has the kernel read `size` bytes of a mapping now, so that a medium that does not give them is an
+// error here and not a signal later; whether it gives them.
+bool IsReadable(const char* begin, int64_t size) {
+#ifdef MADV_POPULATE_READ
+  const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  const uintptr_t page = address & ~(page_bytes - 1);
+  // Any other error says nothing about the bytes, such as EINVAL of a kernel before 5.14.
+  if (madvise(reinterpret_cast<void*>(page), size + (address - page), MADV_POPULATE_READ) != 0)
+    return errno != EFAULT && errno != EHWPOISON;
+#endif
+  return true;
+}
 
 TensorEntry EntryOf(const CheckpointTensor& tensor) {
   return {DtypeOfSafetensors(tensor.dtype), tensor.shape};
@@ -28,14 +40,11 @@ TensorEntry EntryOf(const CheckpointTensor& tensor) {
 }  // namespace
 
 CheckpointFile::CheckpointFile(std::string name, const CheckpointManifest& manifest,
-                               std::shared_ptr<const MappedFile> file, FileHandle handle,
-                               Digests digests)
+                               std::shared_ptr<const MappedFile> file, Digests digests)
     : name_(std::move(name)),
       manifest_(manifest),
       digest_(manifest.files.at(name_)),
       file_(std::move(file)),
-      handle_(std::move(handle)),
-      piece_(new char[kPieceBytes]),
       digests_(digests),
       checked_(digest_.chunks.size()) {}
 
@@ -50,44 +59,47 @@ absl::StatusOr<std::unique_ptr<CheckpointFile>> CheckpointFile::Open(
     return DataError(absl::StrCat("file '", Printable(file->path()), "' has ", file->size(),
                                   " bytes, expected ", expected, "; use another checkpoint"));
   }
-  FileHandle handle(open(file->path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (handle.get() < 0) return ErrnoError(file->path(), "open the file", errno);
   return std::unique_ptr<CheckpointFile>(
-      new CheckpointFile(name, manifest, std::move(file), std::move(handle), digests));
+      new CheckpointFile(name, manifest, std::move(file), digests));
+}
+
+RowRange CheckpointFile::BytesOf(int64_t chunk) const {
+  const int64_t begin = chunk * digest_.chunk_bytes;
+  return {begin, begin + std::min(digest_.chunk_bytes, digest_.bytes - begin)};
+}
+
+// Whether the medium gives the chunk. The next one is read meanwhile, on a thread of its own: the
+// medium works while this one is hashed and copied.
+bool CheckpointFile::WaitFor(int64_t chunk) {
+  const auto read = [file = file_](RowRange bytes) {
+    return IsReadable(file->data() + bytes.begin, bytes.size());
+  };
+  const bool readable =
+      coming_.valid() && coming_chunk_ == chunk ? coming_.get() : read(BytesOf(chunk));
+  if (chunk + 1 < num_chunks() && !checked_[chunk + 1]) {
+    coming_chunk_ = chunk + 1;
+    coming_ = std::async(std::launch::async, read, BytesOf(chunk + 1));
+  }
+  return readable;
 }
 
 absl::Status CheckpointFile::CheckChunk(int64_t index) {
   if (checked_[index] || digests_ == Digests::kIgnore) return absl::OkStatus();
-  const int64_t begin = index * digest_.chunk_bytes;
-  const int64_t end = begin + std::min(digest_.chunk_bytes, digest_.bytes - begin);
-  RETURN_IF_ERROR(CompareChunk(begin, end, digest_.chunks[index]));
+  const RowRange bytes = BytesOf(index);
+  RETURN_IF_ERROR(CompareChunk(bytes.begin, bytes.end, WaitFor(index), digest_.chunks[index]));
   MarkProgress();
   checked_[index] = true;
   return absl::OkStatus();
 }
 
-// Read, not mapped: a medium that does not give them is an error then and not a signal, and the
-// kernel reads ahead. Empty where it does not.
-std::string CheckpointFile::DigestOfBytes(int64_t begin, int64_t end) const {
-  Xxh3 hash;
-  for (int64_t at = begin; at < end;) {
-    const ssize_t count = pread(handle_.get(), piece_.get(), std::min(kPieceBytes, end - at), at);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return {};
-    hash.Update(piece_.get(), static_cast<size_t>(count));
-    at += count;
-  }
-  return hash.Digest();
-}
-
-absl::Status CheckpointFile::CompareChunk(int64_t begin, int64_t end,
+absl::Status CheckpointFile::CompareChunk(int64_t begin, int64_t end, bool readable,
                                           const std::string& expected) const {
-  const std::string found = DigestOfBytes(begin, end);
-  if (found == expected) return absl::OkStatus();
+  if (readable && DigestOf(file_->data() + begin, end - begin).xxh3_128 == expected)
+    return absl::OkStatus();
   return DataError(absl::StrCat("file '", Printable(file_->path()), "' is damaged: bytes ", begin,
                                 " to ", end - 1, " of ", digest_.bytes,
-                                found.empty() ? " cannot be read from their medium"
-                                              : " do not have the digest that manifest.json gives",
+                                readable ? " do not have the digest that manifest.json gives"
+                                         : " cannot be read from their medium",
                                 "; there lie ", TensorsIn(begin, end), "; use another checkpoint"));
 }
 

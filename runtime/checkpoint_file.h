@@ -5,13 +5,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "parallel/partition.h"
 #include "runtime/checkpoint_manifest.h"
 #include "runtime/file_util.h"
-#include "runtime/input_file.h"
 #include "runtime/safetensors.h"
 #include "runtime/status.h"
 
@@ -40,10 +41,12 @@ class CheckpointFile {
 
  private:
   CheckpointFile(std::string name, const CheckpointManifest& manifest,
-                 std::shared_ptr<const MappedFile> file, FileHandle handle, Digests digests);
+                 std::shared_ptr<const MappedFile> file, Digests digests);
   absl::Status CheckBytes(int64_t begin, int64_t end);
-  std::string DigestOfBytes(int64_t begin, int64_t end) const;
-  absl::Status CompareChunk(int64_t begin, int64_t end, const std::string& expected) const;
+  RowRange BytesOf(int64_t chunk) const;
+  bool WaitFor(int64_t chunk);
+  absl::Status CompareChunk(int64_t begin, int64_t end, bool readable,
+                            const std::string& expected) const;
   absl::Status OpenHeader();
   absl::Status CheckEntry(const std::string& tensor) const;
   std::string TensorsIn(int64_t begin, int64_t end) const;
@@ -51,11 +54,11 @@ class CheckpointFile {
   std::string name_;
   const CheckpointManifest& manifest_;
   const ChunkedDigest& digest_;
-  std::shared_ptr<const MappedFile> file_;  // for tensors
-  FileHandle handle_;                       // the same, for digests
-  std::unique_ptr<char[]> piece_;           // of it, being hashed
+  std::shared_ptr<const MappedFile> file_;
   Digests digests_;
-  std::vector<bool> checked_;                           // by chunk: whole
+  std::vector<bool> checked_;  // by chunk: whole
+  int64_t coming_chunk_ = 0;   // that is being read ahead
+  std::future<bool> coming_;   // whether the medium gives it; not valid: none is
   std::shared_ptr<const SafetensorsFile> safetensors_;  // once the header has been checked
 };
 
