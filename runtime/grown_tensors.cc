@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -24,7 +25,8 @@ using Kind = TensorRecipe::Kind;
 
 constexpr char kMlp[] = ".mlp.";
 constexpr char kExpert[] = "experts.expert_";
-constexpr char kGate[] = "router.w_gate";
+constexpr char kGate[] = "router.w_gate";                   // [D,N]
+constexpr char kClassifier[] = "router.classifier.weight";  // [N,D]
 constexpr char kNoise[] = "router.w_noise";
 
 // Of a tensor of expert `number` of a sparse block whose names begin with `prefix` ("h.3.mlp.").
@@ -34,7 +36,8 @@ TensorRecipe ExpertRecipe(const GrowthPlan& plan, const std::string& prefix, int
   recipe.source = plan.from.kind() == ModelConfig::dense
                       ? absl::StrCat(prefix, tensor)
                       : absl::StrCat(prefix, kExpert, number % plan.experts, ".", tensor);
-  if (absl::StartsWith(tensor, "c_proj.")) recipe.factor = plan.gate_scale;
+  const bool last = absl::StartsWith(tensor, "c_proj.") || absl::StartsWith(tensor, "wo.");
+  if (last) recipe.factor = plan.gate_scale;
   return recipe;
 }
 
@@ -42,7 +45,8 @@ TensorRecipe RouterRecipe(const GrowthPlan& plan, const std::string& name, bool 
   const bool dense = plan.from.kind() == ModelConfig::dense;
   if (noise && (dense || plan.from.router() != ModelConfig::noisy_topk))
     return {Kind::kFresh, name, 1};
-  return {dense ? Kind::kZero : Kind::kColumns, name, 1};
+  const Kind cloned = absl::EndsWith(name, kClassifier) ? Kind::kClones : Kind::kColumns;
+  return {dense ? Kind::kZero : cloned, name, 1};
 }
 
 TensorRecipe HyperRecipe(const GrowthPlan& plan, const std::string& name) {
@@ -60,7 +64,7 @@ TensorRecipe SubLayerRecipe(const GrowthPlan& plan, const std::string& prefix,
     const std::string rest = tensor.substr(sizeof(kExpert) - 1);
     return ExpertRecipe(plan, prefix, std::atoll(rest.c_str()), rest.substr(rest.find('.') + 1));
   }
-  if (tensor == kGate || tensor == kNoise) return RouterRecipe(plan, name, tensor == kNoise);
+  if (IsRouterMatrix(tensor) || tensor == kNoise) return RouterRecipe(plan, name, tensor == kNoise);
   // A shared expert or an adapter that only the target's kind has.
   const bool side =
       absl::StartsWith(tensor, "shared_expert.") || absl::StartsWith(tensor, "adapter.");
@@ -75,6 +79,10 @@ double FactorOf(double factor, std::optional<AdamW::Moment> moment) {
 }
 
 }  // namespace
+
+bool IsRouterMatrix(const std::string& name) {
+  return absl::EndsWith(name, kGate) || absl::EndsWith(name, kClassifier);
+}
 
 TensorRecipe RecipeOf(const GrowthPlan& plan, const std::string& name) {
   if (name == "wpe.weight" && plan.to.sequence_length() < plan.from.sequence_length())
@@ -92,7 +100,8 @@ GrownTensors::GrownTensors(std::shared_ptr<const TensorSource> source, const Gro
     : source_(std::move(source)), plan_(plan), moment_(moment) {
   for (const Parameter& parameter : target) {
     if (parameter.group != ParameterGroup::kExpert) {
-      Add(parameter.name, parameter.value.detach());
+      for (const NamedTensor& view : GlobalViews(parameter, parameter.value))
+        Add(view.name, view.tensor);
       continue;
     }
     // Of the whole model, also experts that other ranks hold. None of them is fresh or zero.
@@ -144,6 +153,9 @@ TensorEntry GrownTensors::EntryOf(const TensorRecipe& recipe, const TensorEntry&
     case Kind::kColumns:
       if (axes > 0) entry.shape[axes - 1] *= plan_.clones;
       break;
+    case Kind::kClones:
+      if (axes > 0) entry.shape[0] *= plan_.clones;
+      break;
     case Kind::kMix:
       if (axes > 0) entry.shape[0] *= plan_.clones;
       entry.dtype = at::kDouble;
@@ -163,6 +175,8 @@ at::Tensor GrownTensors::Make(const TensorRecipe& recipe, const at::Tensor& sour
       if (!repeats.empty()) repeats.back() = plan_.clones;
       return source.repeat(repeats);
     }
+    case Kind::kClones:
+      return at::cat(std::vector<at::Tensor>(static_cast<size_t>(plan_.clones), source));
     case Kind::kMix: {
       const at::Tensor wide = source.to(at::kDouble);
       const at::Tensor mixed = wide * FactorOf(plan_.embedding.own, moment_) +
@@ -201,7 +215,7 @@ void SeparateClones(const GrowthPlan& plan, double amount, uint64_t seed,
   const at::NoGradGuard no_grad;
   if (plan.clones == 1 || amount == 0) return;
   for (Parameter& parameter : parameters) {
-    if (!absl::EndsWith(parameter.name, kGate)) continue;
+    if (!IsRouterMatrix(parameter.name)) continue;
     const at::Tensor gate_DN = parameter.value.detach();
     const double rms = gate_DN.to(at::kDouble).square().mean().sqrt().item<double>();
     const double scale = rms > 0 ? rms : 1 / std::sqrt(static_cast<double>(gate_DN.size(0)));

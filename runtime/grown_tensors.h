@@ -25,12 +25,16 @@ struct TensorRecipe {
     kCopy,     // factor * the source's
     kRows,     // the first rows of the source's
     kColumns,  // the source's columns, once for each clone
+    kClones,   // the source's rows, once for each clone
     kMix,      // own * each row + all * their sum, once for each clone
   };
   Kind kind = Kind::kCopy;
   std::string source;  // name there
   double factor = 1;
 };
+
+// Whether the tensor is a router's matrix, in whichever family.
+bool IsRouterMatrix(const std::string& name);
 
 // The recipe of the target's tensor `name` (an expert's under its own number).
 TensorRecipe RecipeOf(const GrowthPlan& plan, const std::string& name);

@@ -51,8 +51,9 @@ absl::Status CheckSparsity(const ModelConfig& from, const ModelConfig& to) {
   if (!IsSparse(from)) return absl::OkStatus();
   if (SparseLayers(from) != SparseLayers(to)) {
     return ConfigError(
-        "model.sparse_layers differs from that of the model to start from, which is sparse "
-        "already: give the same blocks");
+        "other blocks are sparse (model.sparse_layers; model.encoder_sparse_step and "
+        "decoder_sparse_step) than in the model to start from, which is sparse already: give the "
+        "same blocks");
   }
   const int experts = from.num_experts();
   if (to.num_experts() % experts == 0) return absl::OkStatus();
@@ -63,11 +64,14 @@ absl::Status CheckSparsity(const ModelConfig& from, const ModelConfig& to) {
 
 absl::Status CheckFits(const RunConfig& from, const RunConfig& to) {
   RETURN_IF_ERROR(CheckKinds(from.model(), to.model()));
-  RETURN_IF_ERROR(CheckEqual(from.model(), to.model(), "model",
-                             {"family", "vocab_size", "num_layers", "hidden_size", "num_heads",
-                              "ffn_size", "layer_norm_epsilon", "activation"}));
+  RETURN_IF_ERROR(
+      CheckEqual(from.model(), to.model(), "model",
+                 {"family", "vocab_size", "num_layers", "num_decoder_layers", "hidden_size",
+                  "num_heads", "head_size", "ffn_size", "layer_norm_epsilon", "activation",
+                  "relative_buckets", "relative_max_distance", "tie_embeddings"}));
   RETURN_IF_ERROR(CheckSparsity(from.model(), to.model()));
-  if (to.model().sequence_length() > from.model().sequence_length()) {
+  // Relative positions have no table that ends somewhere.
+  if (!HasEncoder(to.model()) && to.model().sequence_length() > from.model().sequence_length()) {
     return ConfigError(absl::StrCat("model.sequence_length is ", to.model().sequence_length(),
                                     ", but the model to start from knows ",
                                     from.model().sequence_length(), " positions: lower it"));
