@@ -12,6 +12,7 @@ namespace {
 
 struct Arguments {
   PrepareOptions options;
+  bool no_end_of_text = false;
   std::string on_bad_text = "stop";
 };
 
@@ -21,6 +22,7 @@ absl::Status Run(const Arguments& arguments, Communicator& world) {
                                    ": start it without mpirun"));
   }
   PrepareOptions options = arguments.options;
+  options.end_of_text = !arguments.no_end_of_text;
   options.skip_bad_text = arguments.on_bad_text == "skip";
   ASSIGN_OR_RETURN(const PrepareResult result, Prepare(options, stderr));
   std::string text =
@@ -49,6 +51,9 @@ JobBody DefinePrepare(CLI::App& app) {
   app.add_option("--output", options.output, "Prefix of the token file: PREFIX.bin and PREFIX.idx")
       ->required()
       ->type_name("PREFIX");
+  app.add_flag("--no_end_of_text", arguments->no_end_of_text,
+               "Join documents without the tokenizer's end-of-text id between them, as T5 is "
+               "trained; for model.family switch_transformers");
   app.add_option("--on_bad_text", arguments->on_bad_text,
                  "Malformed text: stop with its file, line and column, or skip and count it")
       ->check(CLI::IsMember({"stop", "skip"}))

@@ -10,6 +10,7 @@
 #include "runtime/config_loader.h"
 #include "runtime/family_checks.h"
 #include "runtime/hyper_execution.h"
+#include "runtime/row_format.h"
 #include "runtime/run_length.h"
 #include "runtime/tokenizer.h"
 
@@ -168,6 +169,24 @@ absl::Status CheckTokenizer(const RunConfig& config) {
   return absl::OkStatus();
 }
 
+// That the family's rows can be made, and that nothing is set which they do not look at.
+absl::Status CheckRows(const DataConfig& data, const ModelConfig& model) {
+  RETURN_IF_ERROR(MakeRowFormat(data, model).status());
+  if (model.family() == ModelConfig::switch_transformers) return absl::OkStatus();
+  const DataConfig& plain = DataConfig::default_instance();
+  const std::pair<const char*, bool> unused[] = {
+      {"noise_density", data.noise_density() != plain.noise_density()},
+      {"mean_span_length", data.mean_span_length() != plain.mean_span_length()}};
+  for (const auto& [field, is_set] : unused) {
+    if (!is_set) continue;
+    return ConfigError(absl::StrCat("data.", field, " is set, but model.family is ",
+                                    ModelConfig::Family_Name(model.family()),
+                                    ", which predicts every next token and fills no gaps: remove "
+                                    "it, or set model.family to switch_transformers"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckTrainFiles(const DataConfig& data) {
   double sum = 0;
   for (const TrainFile& file : data.train()) sum += file.weight();
@@ -255,6 +274,7 @@ absl::Status ValidateConfig(const RunConfig& config) {
         "trained; train the model that it was exported from");
   }
   RETURN_IF_ERROR(CheckTokenizer(config));
+  RETURN_IF_ERROR(CheckRows(config.data(), config.model()));
   RETURN_IF_ERROR(CheckTrainFiles(config.data()));
   const TrainConfig& train = config.train();
   if (train.micro_batches() > train.batch_size()) {

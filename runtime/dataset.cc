@@ -19,6 +19,7 @@ namespace {
 constexpr uint64_t kOrderStream = 0x6F72646572;     // "order"
 constexpr uint64_t kOffsetStream = 0x6F6666736574;  // "offset"
 constexpr uint64_t kFileStream = 0x66696C65;        // "file"
+constexpr uint64_t kRowStream = 0x726F77;           // "row"
 
 // The first file's keys are those of a run with one file.
 uint64_t StreamKey(uint64_t seed, uint64_t stream, int64_t file, int64_t epoch) {
@@ -27,51 +28,86 @@ uint64_t StreamKey(uint64_t seed, uint64_t stream, int64_t file, int64_t epoch) 
   return KeyedHash(key, static_cast<uint64_t>(epoch));
 }
 
-Batch EmptyBatch(int64_t rows, int64_t sequence_length) {
-  return {at::empty({rows, sequence_length}, at::kLong),
-          at::empty({rows, sequence_length}, at::kLong), at::empty({rows}, at::kLong)};
+// A batch, row by row. By hand rather than by LibTorch's fills, which for large batches would start
+// a second team of OpenMP threads where a thread of its own assembles batches.
+class BatchBuilder {
+ public:
+  BatchBuilder(const RowFormat& format, int64_t rows)
+      : format_(format),
+        batch_{at::empty({rows, format.sizes().inputs}, at::kLong),
+               at::empty({rows, format.sizes().labels}, at::kLong), at::empty({rows}, at::kLong)} {}
+
+  // The window of `size` tokens from token `first` on.
+  void Add(const TokenFile& file, int64_t first, int64_t size, uint64_t key, int64_t row_id) {
+    const auto row = static_cast<int64_t>(lengths_.size());
+    const int64_t overlap = format_.sizes().overlap;
+    tokens_.resize(static_cast<size_t>(size + overlap));
+    file.Read(first, size + overlap, tokens_.data());
+    lengths_.push_back(
+        format_.Fill(tokens_, key, RowOf(batch_.input_ids_BS, row), RowOf(batch_.labels_BS, row)));
+    batch_.row_ids_B.data_ptr<int64_t>()[row] = row_id;
+  }
+
+  // When all rows have been added.
+  Batch Finish() {
+    const int64_t inputs = format_.sizes().inputs;
+    const bool all_full = std::all_of(lengths_.begin(), lengths_.end(),
+                                      [&](int64_t length) { return length == inputs; });
+    if (format_.sizes().masked && !all_full) {
+      batch_.attention_mask_BS = at::empty(batch_.input_ids_BS.sizes(), at::kBool);
+      bool* mask = batch_.attention_mask_BS.data_ptr<bool>();
+      for (const int64_t length : lengths_) {
+        mask = std::fill_n(mask, length, true);
+        mask = std::fill_n(mask, inputs - length, false);
+      }
+    }
+    return batch_;
+  }
+
+ private:
+  static absl::Span<int64_t> RowOf(const at::Tensor& ids, int64_t row) {
+    const int64_t length = ids.size(1);
+    return {ids.data_ptr<int64_t>() + row * length, static_cast<size_t>(length)};
+  }
+
+  const RowFormat& format_;
+  Batch batch_;
+  std::vector<int64_t> tokens_;
+  std::vector<int64_t> lengths_;  // inputs of each row
+};
+
+// Where a range's windows begin: with an overlap before the range, where there are tokens, so that
+// its first token too is predicted.
+int64_t WindowsBegin(const TokenRange& range, const RowFormat::Sizes& sizes) {
+  return std::max<int64_t>(0, range.begin - sizes.overlap);
 }
 
-// Fills row `row` with the `count` predictions that start from token `first`; the rest is ignored.
-// By hand rather than by LibTorch's fills, which for large batches would start a second team of
-// OpenMP threads where a thread of its own assembles batches.
-void FillRow(const TokenFile& file, int64_t first, int64_t count, int64_t row,
-             std::vector<int64_t>* ids, Batch* batch) {
-  const int64_t sequence_length = batch->labels_BS.size(1);
-  ids->resize(static_cast<size_t>(count + 1));
-  file.Read(first, count + 1, ids->data());
-  int64_t* inputs = batch->input_ids_BS.data_ptr<int64_t>() + row * sequence_length;
-  int64_t* labels = batch->labels_BS.data_ptr<int64_t>() + row * sequence_length;
-  std::copy_n(ids->data(), count, inputs);
-  std::fill(inputs + count, inputs + sequence_length, int64_t{0});
-  std::copy_n(ids->data() + 1, count, labels);
-  std::fill(labels + count, labels + sequence_length, kIgnoredLabel);
-}
-
-// Of a range, the first token that has one before it to be predicted from.
-int64_t FirstPredicted(const TokenRange& range) { return std::max<int64_t>(1, range.begin); }
-
-int64_t NumPredictions(const TokenRange& range) {
-  return std::max<int64_t>(0, range.end - FirstPredicted(range));
+// Tokens of a range that are cut into windows.
+int64_t WindowTokens(const TokenRange& range, const RowFormat::Sizes& sizes) {
+  const int64_t tokens =
+      std::max<int64_t>(0, range.end - sizes.overlap - WindowsBegin(range, sizes));
+  const int64_t rest = tokens % sizes.stride;
+  return rest < sizes.shortest ? tokens - rest : tokens;
 }
 
 // Windows of a range.
-int64_t NumWindows(const TokenRange& range, int64_t sequence_length) {
-  return (NumPredictions(range) + sequence_length - 1) / sequence_length;
+int64_t NumWindows(const TokenRange& range, const RowFormat::Sizes& sizes) {
+  return (WindowTokens(range, sizes) + sizes.stride - 1) / sizes.stride;
 }
 
 absl::Status CheckLengths(const Splits& splits, const DataConfig& config, int64_t sequence_length) {
+  const int64_t row_tokens = splits.format->sizes().stride + splits.format->sizes().overlap;
   int64_t validation_tokens = 0;
   for (const TokenRange& range : splits.validation) validation_tokens += range.size();
   for (size_t i = 0; i < splits.train.size(); ++i) {
     const int64_t tokens = splits.train[i].tokens.size();
-    if (tokens >= sequence_length + 1) continue;
+    if (tokens >= row_tokens) continue;
     return DataError(
         absl::StrCat("data.train: ", config.train(static_cast<int>(i)).prefix(), " has ", tokens,
                      " tokens for training, but a row of model.sequence_length=", sequence_length,
-                     " needs ", sequence_length + 1, ": give more text, or shorten the sequence"));
+                     " needs ", row_tokens, ": give more text, or shorten the sequence"));
   }
-  if (ValidationWindows(splits.validation, sequence_length).num_predictions() > 0)
+  if (ValidationWindows(splits.validation, splits.format).num_predictions() > 0)
     return absl::OkStatus();
   if (config.validation().empty()) {
     return DataError(absl::StrCat("data.validation_fraction=", config.validation_fraction(),
@@ -112,6 +148,7 @@ absl::StatusOr<Splits> OpenSplits(const DataConfig& config, const ModelConfig& m
         "as --set data.train=data/mine");
   }
   Splits splits;
+  ASSIGN_OR_RETURN(splits.format, MakeRowFormat(config, model));
   for (const TrainFile& file : config.train()) {
     ASSIGN_OR_RETURN(TokenRange tokens, OpenTokens(file.prefix(), model.vocab_size()));
     if (config.validation().empty()) {
@@ -138,52 +175,55 @@ int64_t NumTokens(const std::vector<WeightedTokens>& files) {
   return tokens;
 }
 
-TrainingRows::TrainingRows(std::vector<WeightedTokens> files, int64_t sequence_length,
-                           int64_t batch_size, uint64_t seed)
-    : files_(std::move(files)),
-      sequence_length_(sequence_length),
-      batch_size_(batch_size),
-      seed_(seed) {
+TrainingRows::TrainingRows(std::vector<WeightedTokens> files,
+                           std::shared_ptr<const RowFormat> format, int64_t batch_size,
+                           uint64_t seed)
+    : files_(std::move(files)), format_(std::move(format)), batch_size_(batch_size), seed_(seed) {
   std::vector<double> weights;
   for (const WeightedTokens& file : files_) weights.push_back(file.weight);
   schedule_ = std::make_shared<const RowSchedule>(weights);
 }
 
+TrainingRows::TrainingRows(std::vector<WeightedTokens> files, int64_t sequence_length,
+                           int64_t batch_size, uint64_t seed)
+    : TrainingRows(std::move(files), NextTokenRows(sequence_length), batch_size, seed) {}
+
+// Places of a file, its end too, where the overlap that closes a window can begin.
+int64_t TrainingRows::Places(int64_t file) const {
+  return files_[static_cast<size_t>(file)].tokens.size() - format_->sizes().overlap + 1;
+}
+
 // As many as fit whatever the offset, but at least one.
 int64_t TrainingRows::WindowsPerEpoch(int64_t file) const {
-  return std::max<int64_t>(1,
-                           files_[static_cast<size_t>(file)].tokens.size() / sequence_length_ - 1);
+  return std::max<int64_t>(1, Places(file) / format_->sizes().stride - 1);
 }
 
 TrainingRows::Window TrainingRows::WindowOf(int64_t r) const {
   const auto [file, row] = schedule_->At(r);
-  const int64_t windows = WindowsPerEpoch(file);
+  const int64_t windows = WindowsPerEpoch(file), stride = format_->sizes().stride;
   const int64_t epoch = row / windows;
-  // Offsets that leave room for all windows; every one below sequence_length unless there is a
-  // single window.
-  const int64_t offsets =
-      std::min(sequence_length_,
-               files_[static_cast<size_t>(file)].tokens.size() - windows * sequence_length_);
+  // Offsets that leave room for all windows; every one below the stride unless there is a single
+  // window.
+  const int64_t offsets = std::min(stride, Places(file) - windows * stride);
   const uint64_t offset =
       KeyedHash(StreamKey(seed_, kOffsetStream, file, epoch), 0) % static_cast<uint64_t>(offsets);
   const KeyedPermutation order(StreamKey(seed_, kOrderStream, file, epoch),
                                static_cast<uint64_t>(windows));
-  const uint64_t window = order(static_cast<uint64_t>(row % windows));
-  return {file, epoch,
-          static_cast<int64_t>(offset) + static_cast<int64_t>(window) * sequence_length_};
+  const auto number = static_cast<int64_t>(order(static_cast<uint64_t>(row % windows)));
+  return {file, epoch, number, static_cast<int64_t>(offset) + number * stride};
 }
 
 Batch TrainingRows::Rows(int64_t step, int64_t row_begin, int64_t row_end) const {
-  Batch batch = EmptyBatch(row_end - row_begin, sequence_length_);
-  std::vector<int64_t> ids;
+  BatchBuilder batch(*format_, row_end - row_begin);
   for (int64_t row = row_begin; row < row_end; ++row) {
     const Window window = WindowOf(step * batch_size_ + row);
     const TokenRange& tokens = files_[static_cast<size_t>(window.file)].tokens;
-    FillRow(*tokens.file, tokens.begin + window.first, sequence_length_, row - row_begin, &ids,
-            &batch);
-    batch.row_ids_B.data_ptr<int64_t>()[row - row_begin] = row;
+    batch.Add(*tokens.file, tokens.begin + window.first, format_->sizes().stride,
+              KeyedHash(StreamKey(seed_, kRowStream, window.file, window.epoch),
+                        static_cast<uint64_t>(window.number)),
+              row);
   }
-  return batch;
+  return batch.Finish();
 }
 
 RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank,
@@ -194,37 +234,46 @@ RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int wor
   return {micro.begin + mine.begin, micro.begin + mine.end};
 }
 
+ValidationWindows::ValidationWindows(std::vector<TokenRange> ranges,
+                                     std::shared_ptr<const RowFormat> format)
+    : ranges_(std::move(ranges)), format_(std::move(format)) {}
+
 ValidationWindows::ValidationWindows(std::vector<TokenRange> ranges, int64_t sequence_length)
-    : ranges_(std::move(ranges)), sequence_length_(sequence_length) {}
+    : ValidationWindows(std::move(ranges), NextTokenRows(sequence_length)) {}
 
 int64_t ValidationWindows::num_predictions() const {
+  const RowFormat::Sizes& sizes = format_->sizes();
   int64_t predictions = 0;
-  for (const TokenRange& range : ranges_) predictions += NumPredictions(range);
+  for (const TokenRange& range : ranges_) {
+    const int64_t tokens = WindowTokens(range, sizes), rest = tokens % sizes.stride;
+    predictions += tokens / sizes.stride * sizes.labels;
+    if (rest > 0) predictions += format_->NumLabels(rest);
+  }
   return predictions;
 }
 
 int64_t ValidationWindows::size() const {
   int64_t windows = 0;
-  for (const TokenRange& range : ranges_) windows += NumWindows(range, sequence_length_);
+  for (const TokenRange& range : ranges_) windows += NumWindows(range, format_->sizes());
   return windows;
 }
 
 Batch ValidationWindows::Windows(int64_t begin, int64_t end, int64_t stride) const {
+  const RowFormat::Sizes& sizes = format_->sizes();
   const int64_t rows = end > begin ? (end - begin + stride - 1) / stride : 0;
-  Batch batch = EmptyBatch(rows, sequence_length_);
-  std::vector<int64_t> ids;
+  BatchBuilder batch(*format_, rows);
   auto range = ranges_.begin();
   int64_t windows_before = 0;  // in the ranges before `range`
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t window = begin + row * stride;
-    for (; window - windows_before >= NumWindows(*range, sequence_length_); ++range)
-      windows_before += NumWindows(*range, sequence_length_);
-    const int64_t done = (window - windows_before) * sequence_length_;
-    FillRow(*range->file, FirstPredicted(*range) - 1 + done,
-            std::min(sequence_length_, NumPredictions(*range) - done), row, &ids, &batch);
-    batch.row_ids_B.data_ptr<int64_t>()[row] = window;
+    for (; window - windows_before >= NumWindows(*range, sizes); ++range)
+      windows_before += NumWindows(*range, sizes);
+    const int64_t done = (window - windows_before) * sizes.stride;
+    batch.Add(*range->file, WindowsBegin(*range, sizes) + done,
+              std::min(sizes.stride, WindowTokens(*range, sizes) - done),
+              KeyedHash(kRowStream, static_cast<uint64_t>(window)), window);
   }
-  return batch;
+  return batch.Finish();
 }
 
 }  // namespace hypermoe

@@ -10,6 +10,7 @@
 #include "configs/run.pb.h"
 #include "model/batch.h"
 #include "parallel/process_mesh.h"
+#include "runtime/row_format.h"
 #include "runtime/row_schedule.h"
 #include "runtime/status.h"
 #include "runtime/token_file.h"
@@ -36,38 +37,45 @@ struct WeightedTokens {
 struct Splits {
   std::vector<WeightedTokens> train;
   std::vector<TokenRange> validation;
+  std::shared_ptr<const RowFormat> format;
   std::string fingerprint;  // of all files, their order and weights, and how they were split
 };
 
 // Opens data.train and data.validation. Without the second, the last floor(validation_fraction *
-// tokens) tokens of each file of the first are validation. Errors: no data.train, an id not below
-// vocab_size, too few tokens in a file for one training row of sequence_length, or in all for one
-// validation prediction.
+// tokens) tokens of each file of the first are validation. Errors: those of MakeRowFormat, no
+// data.train, an id not below vocab_size, too few tokens in a file for one training row, or in all
+// for one validation prediction.
 absl::StatusOr<Splits> OpenSplits(const DataConfig& config, const ModelConfig& model);
 
 int64_t NumTokens(const std::vector<WeightedTokens>& files);
 
 // Training rows. Row r of all time (r = step * batch_size + row) comes from the file, and is the
 // file's own k-th row, that a RowSchedule of the weights says. It is in the file's epoch e = k / W
-// of W windows of sequence_length + 1 tokens (neighbours share one). An epoch visits every window
+// of W windows as the rows' format cuts them, `stride` tokens apart. An epoch visits every window
 // once, in an order that is a keyed bijection of (seed, file, epoch), after shifting all windows by
-// a keyed offset below sequence_length. W = floor(tokens / sequence_length) - 1, at least 1, so
-// that they fit at every offset (a single window may have fewer offsets). Nothing is stored: the
-// position is the step.
+// a keyed offset below `stride`. W = floor((tokens - overlap + 1) / stride) - 1, at least 1, so
+// that they fit at every offset (a single window may have fewer offsets). What is random in a row
+// is keyed by (seed, file, epoch, window), new in every epoch. Nothing is stored: the position is
+// the step.
 //
 // Windows run across documents, which a token file holds one after the other, each closed by the
-// tokenizer's end-of-text id: a row may hold the end of one, that id, and the start of the next.
-// The model attends across it. Rows(), WindowOf() may be called from several threads.
+// tokenizer's end-of-text id (unless prepared without): a row may hold the end of one, that id, and
+// the start of the next. The model attends across it. Rows(), WindowOf() may be called from several
+// threads.
 class TrainingRows {
  public:
   // Where a row comes from.
   struct Window {
     int64_t file = 0;
-    int64_t epoch = 0;  // of the file
-    int64_t first = 0;  // its first token, within the file's range
+    int64_t epoch = 0;   // of the file
+    int64_t number = 0;  // within the epoch, by position
+    int64_t first = 0;   // its first token, within the file's range
   };
 
-  // At least one file, each of at least sequence_length + 1 tokens; weights as for RowSchedule.
+  // At least one file, each of at least stride + overlap tokens; weights as for RowSchedule.
+  TrainingRows(std::vector<WeightedTokens> files, std::shared_ptr<const RowFormat> format,
+               int64_t batch_size, uint64_t seed);
+  // Of NextTokenRows.
   TrainingRows(std::vector<WeightedTokens> files, int64_t sequence_length, int64_t batch_size,
                uint64_t seed);
   // Rows [row_begin, row_end) of the global batch of `step` (from 0).
@@ -77,9 +85,12 @@ class TrainingRows {
   int64_t WindowsPerEpoch(int64_t file) const;
 
  private:
+  int64_t Places(int64_t file) const;
+
   std::vector<WeightedTokens> files_;
   std::shared_ptr<const RowSchedule> schedule_;
-  int64_t sequence_length_, batch_size_;
+  std::shared_ptr<const RowFormat> format_;
+  int64_t batch_size_;
   uint64_t seed_;
 };
 
@@ -89,11 +100,15 @@ class TrainingRows {
 RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank,
                           int64_t unit = 1);
 
-// Validation windows: each token of the ranges is predicted exactly once (the first one of a range
-// too where its file has a token before to predict it from). A range's last window is filled up
-// with ignored labels, so that no window holds two ranges.
+// Validation windows: the ranges cut into windows one after the other. So with NextTokenRows each
+// token is predicted exactly once (the first one of a range too where its file has a token before
+// to predict it from). A range's last window is filled up, so that no window holds two ranges, or
+// left out if it is below the format's shortest. What is random is keyed by the window's number
+// alone.
 class ValidationWindows {
  public:
+  ValidationWindows(std::vector<TokenRange> ranges, std::shared_ptr<const RowFormat> format);
+  // Of NextTokenRows.
   ValidationWindows(std::vector<TokenRange> ranges, int64_t sequence_length);
   int64_t size() const;
   int64_t num_predictions() const;  // labels that count, over all windows
@@ -102,7 +117,7 @@ class ValidationWindows {
 
  private:
   std::vector<TokenRange> ranges_;
-  int64_t sequence_length_;
+  std::shared_ptr<const RowFormat> format_;
 };
 
 }  // namespace hypermoe

@@ -12,14 +12,15 @@
 namespace hypermoe {
 namespace {
 
-// The tokens to look at: of the run's own validation, checked to be the ones it was trained with,
-// or a file's.
-absl::StatusOr<std::vector<TokenRange>> OpenRanges(const EvaluateOptions& options,
-                                                   const CheckpointInfo& info) {
+// Of the run's own validation tokens, checked to be the ones it was trained with, or of a file's.
+absl::StatusOr<ValidationWindows> OpenWindows(const EvaluateOptions& options,
+                                              const CheckpointInfo& info) {
   const RunConfig& config = info.config;
   if (!options.data.empty()) {
     ASSIGN_OR_RETURN(TokenRange tokens, OpenTokens(options.data, config.model().vocab_size()));
-    return std::vector<TokenRange>{std::move(tokens)};
+    ASSIGN_OR_RETURN(const std::shared_ptr<const RowFormat> format,
+                     MakeRowFormat(config.data(), config.model()));
+    return ValidationWindows({std::move(tokens)}, format);
   }
   if (info.data_fingerprint.empty()) {
     return UsageError(options.checkpoint +
@@ -32,7 +33,7 @@ absl::StatusOr<std::vector<TokenRange>> OpenRanges(const EvaluateOptions& option
         "the token files of " + options.checkpoint +
         " have changed since it was trained, so its validation tokens are not known: give --data");
   }
-  return splits.validation;
+  return ValidationWindows(splits.validation, splits.format);
 }
 
 }  // namespace
@@ -41,18 +42,17 @@ absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,
                                         std::shared_ptr<Communicator> world, int expert_parallel) {
   ASSIGN_OR_RETURN(const LoadedModel loaded,
                    LoadModel(options.checkpoint, options.dtype, world, expert_parallel));
-  const absl::StatusOr<std::vector<TokenRange>> ranges = OpenRanges(options, loaded.info);
-  RETURN_IF_ERROR(Agree(*world, ranges.status()));
-  const RunConfig& config = loaded.info.config;
-  const ValidationWindows windows(*ranges, config.model().sequence_length());
-  if (windows.num_predictions() == 0) {
+  const absl::StatusOr<ValidationWindows> windows = OpenWindows(options, loaded.info);
+  RETURN_IF_ERROR(Agree(*world, windows.status()));
+  if (windows->num_predictions() == 0) {
     return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
   }
   EvaluateResult result;
   result.loss =
-      EvaluateWindows(*loaded.model, windows, 0, EvaluationPassOf(config), *world).value();
+      EvaluateWindows(*loaded.model, *windows, 0, EvaluationPassOf(loaded.info.config), *world)
+          .value();
   result.perplexity = std::exp(result.loss);
-  result.tokens = windows.num_predictions();
+  result.tokens = windows->num_predictions();
   result.step = loaded.info.step;
   return result;
 }

@@ -83,10 +83,8 @@ class Preparation {
  public:
   Preparation(const PrepareOptions& options, const Tokenizer& tokenizer, TokenFileWriter& writer,
               ByteProgress& progress)
-      : tokenizer_(tokenizer),
-        encoder_(tokenizer.NewEncoder()),
-        writer_(writer),
-        progress_(progress) {
+      : encoder_(tokenizer.NewEncoder()), writer_(writer), progress_(progress) {
+    if (options.end_of_text) end_of_text_ = {tokenizer.end_of_text()};
     reader_options_.skip_bad = options.skip_bad_text;
     reader_options_.text_field = options.text_field;
   }
@@ -102,7 +100,7 @@ class Preparation {
       encoder_->Write(piece->text, &ids_);
       if (piece->ends_document) {
         encoder_->Finish(&ids_);
-        ids_.push_back(tokenizer_.end_of_text());
+        ids_.insert(ids_.end(), end_of_text_.begin(), end_of_text_.end());
       }
       RETURN_IF_ERROR(writer_.Append(ids_));
       result_.tokens += static_cast<int64_t>(ids_.size());
@@ -129,8 +127,8 @@ class Preparation {
   const PrepareResult& result() const { return result_; }
 
  private:
-  const Tokenizer& tokenizer_;
   const std::unique_ptr<TextEncoder> encoder_;
+  std::vector<int32_t> end_of_text_;  // what follows each document
   TokenFileWriter& writer_;
   ByteProgress& progress_;
   TextReaderOptions reader_options_;

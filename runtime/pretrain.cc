@@ -122,8 +122,7 @@ absl::Status Run::Open() {
   RETURN_IF_ERROR(CheckPatterns(config_, trainer_->model().parameters()));
   numbers_ = std::make_unique<NumberGuard>(config_.train(), *trainer_, mesh_);
   profiler_ = std::make_unique<StepProfiler>(options_.profile, options_.run_dir, mesh_, *trainer_);
-  windows_ =
-      std::make_unique<ValidationWindows>(splits_.validation, config_.model().sequence_length());
+  windows_ = std::make_unique<ValidationWindows>(splits_.validation, splits_.format);
   return absl::OkStatus();
 }
 

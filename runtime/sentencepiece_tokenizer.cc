@@ -59,6 +59,9 @@ class SentencePieceTokenizer : public Tokenizer {
 
   int64_t vocab_size() const override { return library_->size() + kSentinels; }
   int32_t end_of_text() const override { return library_->end_id(); }
+  std::optional<int32_t> first_sentinel() const override {
+    return library_->size() + kSentinels - 1;
+  }
   std::unique_ptr<TextEncoder> NewEncoder() const override {
     return std::make_unique<SentencePieceEncoder>(*library_, words_are_independent_);
   }

@@ -1,7 +1,6 @@
 // SentencePiece tokenizers, as T5 and Switch Transformers use them.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -9,9 +8,6 @@
 #include "runtime/tokenizer.h"
 
 namespace hypermoe {
-
-// Span corruption marks its gaps with these; no text encodes to one.
-constexpr int64_t kSentinels = 100;
 
 // The tokenizer of the model file `path` (sentencepiece_file.h has the checks). Its ids are those
 // of spm_encode, without special pieces; the sentinels, which stand in no file, follow the pieces

@@ -11,6 +11,7 @@ namespace hypermoe {
 namespace {
 
 constexpr int32_t kByteEndOfText = 256;
+constexpr int32_t kByteFirstSentinel = kByteEndOfText + kSentinels;
 constexpr std::string_view kGpt2Prefix = "gpt2:";
 constexpr std::string_view kSentencePiecePrefix = "spm:";
 
@@ -30,6 +31,7 @@ class ByteTokenizer : public Tokenizer {
  public:
   int64_t vocab_size() const override { return kByteEndOfText + 1; }
   int32_t end_of_text() const override { return kByteEndOfText; }
+  std::optional<int32_t> first_sentinel() const override { return kByteFirstSentinel; }
   std::unique_ptr<TextEncoder> NewEncoder() const override {
     return std::make_unique<ByteEncoder>();
   }
@@ -37,11 +39,15 @@ class ByteTokenizer : public Tokenizer {
   absl::StatusOr<std::string> Decode(absl::Span<const int64_t> ids) const override {
     std::string text;
     for (const int64_t id : ids) {
-      if (id < 0 || id > kByteEndOfText) {
+      if (id < 0 || id > kByteFirstSentinel) {
         return DataError(absl::StrCat("the byte tokenizer cannot decode id ", id,
-                                      ": it knows 0 to ", kByteEndOfText));
+                                      ": it knows 0 to ", kByteFirstSentinel));
       }
-      if (id != kByteEndOfText) text.push_back(static_cast<char>(id));
+      if (id > kByteEndOfText) {
+        absl::StrAppend(&text, "<extra_id_", kByteFirstSentinel - id, ">");
+      } else if (id != kByteEndOfText) {
+        text.push_back(static_cast<char>(id));
+      }
     }
     return text;
   }

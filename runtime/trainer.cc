@@ -87,8 +87,9 @@ Ledger Since(const Ledger& before, const ProcessMesh& mesh) {
 std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communicator& world,
                                         const std::vector<WeightedTokens>& files) {
   const TrainConfig& train = config.train();
-  const TrainingRows rows(files, config.model().sequence_length(), train.batch_size(),
-                          config.runtime().seed());
+  // Of a configuration that has been validated: there is no error.
+  const TrainingRows rows(files, MakeRowFormat(config.data(), config.model()).value(),
+                          train.batch_size(), config.runtime().seed());
   return std::make_unique<Prefetcher>(
       [train, rows, size = world.size(), rank = world.rank(),
        unit = CapacityGroupRows(config.model().training_capacity())](int64_t number) {
@@ -280,10 +281,11 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   mode.recompute = train.recompute() == TrainConfig::blocks;
   mode.key = StepKey(step);
   const ModelOutput output = model_->Forward(batch, mode);
-  // Divided by the labels of the whole batch, so that every later reduction is a plain sum.
-  const double batch_tokens =
+  // Divided by the labels of the whole batch, all of which count, so that every later reduction is
+  // a plain sum.
+  const double batch_labels =
       static_cast<double>(train.batch_size()) * static_cast<double>(batch.labels_BS.size(1));
-  const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, batch_tokens);
+  const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, batch_labels);
   const RouterLosses router = ComputeRouterLosses(
       output.routing, config_.model(), {train.micro_batches(), train.batch_size()}, *mesh_.world);
   watch.Lap("forward", &result->seconds.forward);

@@ -66,6 +66,7 @@ def command_line_cases():
 def config_cases(folder, source):
     """Configurations that cannot be run."""
     debug = os.path.join(source, "configs/debug.textproto")
+    switch = os.path.join(source, "configs/switch_tiny_moe.textproto")
     for name, text in {"unknown_field": "model { num_layrs: 2 }", "syntax": "model { num_layers 2 }"}.items():
         with open(os.path.join(folder, f"{name}.textproto"), "w") as file:
             file.write("# a comment\n" + text + "\n")
@@ -109,6 +110,13 @@ def config_cases(folder, source):
         case("bucket of nothing", [r"mesh\.bucket_mebibytes", "0", "1"], "mesh.bucket_mebibytes=0"),
         case("negative peak", [r"runtime\.peak_teraflops", "-1", "0"], "runtime.peak_teraflops=-1"),
         case("steps and tokens", [r"train\.steps \(200\)", r"train\.tokens \(9\)"], "train.tokens=9"),
+        case("gaps for a model of next tokens", [r"data\.noise_density", r"model\.family is gpt2"], "data.noise_density=0.3"),
+        case("no gaps", [r"data\.noise_density", "0", r"0\.001"], "data.noise_density=0", config=switch, ranks=(1,)),
+        case("more gaps than sentinels", [r"model\.sequence_length \(2048\)", "114 gaps", "100 sentinels"],
+             "model.sequence_length=2048", config=switch),
+        case("no ids for sentinels", [r"model\.vocab_size \(257\)", "357"], "model.vocab_size=257", "model.pad_id=0",
+             "model.decoder_start_id=0", config=switch, ranks=(1,)),
+        case("another end than the tokenizer's", [r"model\.end_id is 1", "256"], "model.end_id=1", config=switch, ranks=(1,)),
     ]
 
 

@@ -4,6 +4,7 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/run_length.h"
 #include "tests/support/temporary_folder.h"
 
@@ -286,6 +287,14 @@ TEST(ValidateConfigTest, ASwitchTransformerFitsTogether) {
               HasSubstr("model.expert_dropout (-0.5)"));
 }
 
+TEST(ValidateConfigTest, GapsBelongToTheFamilyThatFillsThem) {
+  for (const char* field : {"data.noise_density", "data.mean_span_length"}) {
+    EXPECT_THAT(ValidationErrorOf({absl::StrCat(field, field[5] == 'n' ? "=0.5" : "=2")}),
+                AllOf(HasSubstr(absl::StrCat(field, " is set, but model.family is gpt2")),
+                      HasSubstr("switch_transformers")));
+  }
+}
+
 TEST(ValidateConfigTest, ALengthInStepsOrInTokensIsNeeded) {
   EXPECT_THAT(ValidationErrorOf({"train.tokens=5"}),
               HasSubstr("train.steps (1000) and train.tokens (5) are both set"));
@@ -357,7 +366,7 @@ TEST(CheckResumableTest, NamesTheFirstFieldThatMayNotChange) {
 }
 
 TEST(ConfigFilesTest, TheConfigsOfTheRepositoryLoad) {
-  for (const char* name : {"debug", "quickstart"}) {
+  for (const char* name : {"debug", "quickstart", "switch_tiny_hyper", "switch_tiny_moe"}) {
     const auto config =
         LoadConfig(std::string(HYPERMOE_SOURCE_DIR "/configs/") + name + ".textproto", {});
     ASSERT_TRUE(config.ok()) << config.status();

@@ -8,39 +8,14 @@
 
 #include "runtime/dataset.h"
 #include "runtime/prefetcher.h"
+#include "tests/support/counting_file.h"
 
 namespace hypermoe {
 namespace {
 
-// Token i of file f is kFileTokens * f + i, so that a row tells where it comes from.
-constexpr int64_t kFileTokens = 1000000;
-
-class CountingFile : public TokenFile {
- public:
-  CountingFile(int64_t file, int64_t tokens) : file_(file), tokens_(tokens) {}
-  int64_t num_tokens() const override { return tokens_; }
-  int64_t num_documents() const override { return 1; }
-  void Read(int64_t begin, int64_t count, int64_t* ids) const override {
-    ASSERT_GE(begin, 0);
-    ASSERT_LE(begin + count, tokens_);
-    for (int64_t i = 0; i < count; ++i) ids[i] = kFileTokens * file_ + begin + i;
-  }
-  absl::Status CheckIds(int64_t) const override { return absl::OkStatus(); }
-  const std::string& fingerprint() const override { return fingerprint_; }
-
- private:
-  int64_t file_, tokens_;
-  std::string fingerprint_;
-};
-
-// `begin` tokens of the file are left out.
-WeightedTokens File(int64_t file, int64_t tokens, double weight, int64_t begin = 0) {
-  return {{std::make_shared<CountingFile>(file, tokens), begin, tokens}, weight};
-}
-
 // The rows of a mixture are those of each file alone, in the file's own order.
 TEST(MixtureTest, EachFileHasEpochsOfItsOwn) {
-  const WeightedTokens a = File(0, 300, 1, 30), b = File(1, 100, 3);
+  const WeightedTokens a = CountedTokens(0, 300, 1, 30), b = CountedTokens(1, 100, 3);
   const TrainingRows both({a, b}, 7, 4, 5), alone({a}, 7, 4, 5);
   EXPECT_EQ(both.WindowsPerEpoch(0), 270 / 7 - 1);
   EXPECT_EQ(both.WindowsPerEpoch(1), 100 / 7 - 1);
@@ -60,7 +35,7 @@ TEST(MixtureTest, EachFileHasEpochsOfItsOwn) {
 }
 
 TEST(MixtureTest, FilesOfOneLengthHaveUnrelatedOrders) {
-  const TrainingRows rows({File(0, 5000, 1), File(1, 5000, 1)}, 5, 2, 1);
+  const TrainingRows rows({CountedTokens(0, 5000, 1), CountedTokens(1, 5000, 1)}, 5, 2, 1);
   int same = 0;
   for (int64_t r = 0; r < 1000; r += 2)
     same += rows.WindowOf(r).first / 5 == rows.WindowOf(r + 1).first / 5;
@@ -89,7 +64,7 @@ class DataOrderTest : public testing::Test {
       const int64_t begin = Uniform(0, 5);
       const double weight =
           static_cast<double>(Uniform(1, 20)) / static_cast<double>(Uniform(1, 3));
-      result.files.push_back(File(file, begin + tokens, weight, begin));
+      result.files.push_back(CountedTokens(file, begin + tokens, weight, begin));
     }
     result.train.set_batch_size(static_cast<int32_t>(Uniform(1, 12)));
     result.seed = random_();

@@ -52,6 +52,23 @@ TEST_F(PrepareTest, DocumentsAreKeptApartByEndOfText) {
   EXPECT_THAT(ids, ::testing::ElementsAre('a', 'b', 256, 'c', 256, 256, 'd', 256));
 }
 
+TEST_F(PrepareTest, DocumentsCanBeJoinedWithoutEndOfText) {
+  PrepareOptions options;
+  options.inputs = {folder_.Write("a.txt", "ab"),
+                    folder_.Write("b.jsonl", "{\"text\": \"c\"}\n{\"text\": \"\"}\n")};
+  options.output = folder_ / "t";
+  options.end_of_text = false;
+  const auto result = Prepare(options, nullptr);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->documents, 3);
+  EXPECT_EQ(result->tokens, 3);
+  const auto file = *TokenFile::Open(folder_ / "t");
+  EXPECT_EQ(file->num_documents(), 3);
+  std::vector<int64_t> ids(3);
+  file->Read(0, 3, ids.data());
+  EXPECT_THAT(ids, ::testing::ElementsAre('a', 'b', 'c'));
+}
+
 TEST_F(PrepareTest, TinyShakespeareDecodesBackToItself) {
   const auto result = Run({kShakespeare});
   ASSERT_TRUE(result.ok()) << result.status();

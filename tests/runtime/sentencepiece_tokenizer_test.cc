@@ -10,6 +10,7 @@
 #include "configs/sentencepiece.pb.h"
 #include "runtime/sentencepiece_file.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/tiny_sentencepiece.h"
 
 namespace hypermoe {
 namespace {
@@ -17,31 +18,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using Piece = SentencePieceModel::Piece;
-
-void AddPiece(SentencePieceModel* model, const std::string& text, double score,
-              Piece::Type type = Piece::NORMAL) {
-  Piece* piece = model->add_pieces();
-  piece->set_piece(text);
-  piece->set_score(static_cast<float>(score));
-  piece->set_type(type);
-}
-
-// 0 <pad>, 1 </s>, 2 <unk>, 3 the space, 4 "_to", 5 "_be", 6 "t", 7 "o", 8 "b", 9 "e", 10 ".".
-SentencePieceModel SmallModel() {
-  SentencePieceModel model;
-  AddPiece(&model, "<pad>", 0, Piece::CONTROL);
-  AddPiece(&model, "</s>", 0, Piece::CONTROL);
-  AddPiece(&model, "<unk>", 0, Piece::UNKNOWN);
-  AddPiece(&model, "\u2581", -2);
-  AddPiece(&model, "\u2581to", -3);
-  AddPiece(&model, "\u2581be", -3);
-  for (const char* letter : {"t", "o", "b", "e", "."}) AddPiece(&model, letter, -5);
-  model.mutable_trainer()->set_unk_id(2);
-  model.mutable_trainer()->set_bos_id(-1);
-  model.mutable_trainer()->set_eos_id(1);
-  model.mutable_trainer()->set_pad_id(0);
-  return model;
-}
 
 // A table of normalisations that gives "b" for "B": the trie's root at 0 with its children at 256
 // to 511, the child of "B", whose value lies at the begin of the 256 behind.
@@ -105,6 +81,7 @@ TEST_F(SentencePieceTest, SpecialPiecesWrittenOutAreText) {
 
 TEST_F(SentencePieceTest, SentinelsCountDownFromTheLastId) {
   const auto tokenizer = MakeGood(SmallModel());
+  EXPECT_EQ(tokenizer->first_sentinel(), 110);
   EXPECT_EQ(*tokenizer->Decode({4, 110, 5, 11}), "to <extra_id_0> be <extra_id_99>");
   for (const int64_t id : {int64_t{-1}, int64_t{111}}) {
     const auto text = tokenizer->Decode({id});

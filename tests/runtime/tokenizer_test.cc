@@ -24,10 +24,16 @@ TEST(ByteTokenizerTest, EveryByteIsItsOwnIdAndDecodesBack) {
   EXPECT_EQ(*tokenizer->Decode(wide), text);
 }
 
+TEST(ByteTokenizerTest, SentinelsLieAboveTheTextsIdsAndDecodeToTheirNames) {
+  const auto tokenizer = *MakeTokenizer("byte");
+  EXPECT_EQ(tokenizer->first_sentinel(), 356);
+  EXPECT_EQ(*tokenizer->Decode({'a', 356, 'b', 257}), "a<extra_id_0>b<extra_id_99>");
+}
+
 TEST(ByteTokenizerTest, EndOfTextDecodesToNothingAndUnknownIdsAreErrors) {
   const auto tokenizer = *MakeTokenizer("byte");
   EXPECT_EQ(*tokenizer->Decode({'a', 256, 'b'}), "ab");
-  for (const int64_t id : {int64_t{257}, int64_t{-1}}) {
+  for (const int64_t id : {int64_t{357}, int64_t{-1}}) {
     const auto text = tokenizer->Decode({'a', id});
     EXPECT_EQ(ExitCodeOf(text.status()), ExitCode::kBadData);
     EXPECT_THAT(std::string(text.status().message()), HasSubstr(std::to_string(id)));

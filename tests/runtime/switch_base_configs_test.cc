@@ -1,0 +1,72 @@
+// The experiments of configs/switch_base: all load, and run once they have tokenizer and text.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/config_loader.h"
+#include "runtime/row_format.h"
+#include "runtime/run_length.h"
+#include "tests/support/tiny_sentencepiece.h"
+
+namespace hypermoe {
+namespace {
+
+using testing::HasSubstr;
+
+std::vector<std::string> ConfigFiles() {
+  std::vector<std::string> files;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(HYPERMOE_SOURCE_DIR "/configs/switch_base")) {
+    files.push_back(entry.path().stem());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::string PathOf(const std::string& name) {
+  return HYPERMOE_SOURCE_DIR "/configs/switch_base/" + name + ".textproto";
+}
+
+TEST(SwitchBaseConfigsTest, AreTheOnesExpected) {
+  EXPECT_THAT(ConfigFiles(), testing::ElementsAre("hyper_16", "hyper_32", "hyper_64", "hyper_8",
+                                                  "moe_16", "moe_32", "moe_64", "moe_8"));
+}
+
+class SwitchBaseConfigTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(SwitchBaseConfigTest, RunsOnceItHasTokenizerAndText) {
+  const TemporaryFolder folder;
+  const auto config =
+      LoadConfig(PathOf(GetParam()),
+                 {"data.train=some/text", "data.tokenizer=" + WriteTinySentencePiece(folder)});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(ValidateConfig(*config).ok()) << ValidateConfig(*config);
+  EXPECT_EQ(TotalSteps(*config), 19074);
+  const auto format = MakeRowFormat(config->data(), config->model());
+  ASSERT_TRUE(format.ok()) << format.status();
+  EXPECT_EQ((*format)->sizes().stride, 568);
+  EXPECT_EQ((*format)->sizes().labels, 114);
+  // The file is called after its kind and its experts.
+  EXPECT_EQ(GetParam(), absl::StrCat(ModelConfig::Kind_Name(config->model().kind()), "_",
+                                     config->model().num_experts()));
+}
+
+TEST_P(SwitchBaseConfigTest, AsksForTheTokenizersFile) {
+  const auto config = LoadConfig(PathOf(GetParam()), {"data.train=some/text"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  const absl::Status status = ValidateConfig(*config);
+  EXPECT_EQ(ExitCodeOf(status), ExitCode::kConfig);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("data.tokenizer: the tokenizer 'spm' names no model: give spm:FILE"));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SwitchBaseConfigTest, testing::ValuesIn(ConfigFiles()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace hypermoe
