@@ -194,6 +194,38 @@ absl::Status CheckTrainFiles(const DataConfig& data) {
   return absl::OkStatus();
 }
 
+// That nothing is set which the optimizer does not look at.
+absl::Status CheckOptimizer(const OptimizerConfig& optimizer) {
+  if (optimizer.min_learning_rate() > optimizer.learning_rate()) {
+    return ConfigError(absl::StrCat("optimizer.min_learning_rate (", optimizer.min_learning_rate(),
+                                    ") must be at most optimizer.learning_rate (",
+                                    optimizer.learning_rate(), "): change either"));
+  }
+  const auto check = [&](const Message& section, const std::string& path, const std::string& name,
+                         const std::string& other) {
+    const FieldDescriptor& field = *section.GetDescriptor()->FindFieldByName(name);
+    // A loaded configuration has every field, so what counts is whether it was changed.
+    const std::unique_ptr<Message> plain(section.New());
+    if (ValueText(section, field) == ValueText(*plain, field)) return absl::OkStatus();
+    return ConfigError(absl::StrCat(
+        path, ".", name, " is set, but optimizer.kind is ",
+        OptimizerConfig::Kind_Name(optimizer.kind()),
+        name == "zero1" ? ", whose small state every rank keeps whole" : ", which does not use it",
+        ": set optimizer.kind to ", other, ", or remove it"));
+  };
+  if (optimizer.kind() == OptimizerConfig::adafactor) {
+    for (const char* name : {"beta1", "beta2", "epsilon", "weight_decay", "no_decay", "zero1"})
+      RETURN_IF_ERROR(check(optimizer, "optimizer", name, "adamw"));
+    return absl::OkStatus();
+  }
+  const google::protobuf::Descriptor& fields = *AdafactorConfig::descriptor();
+  for (int i = 0; i < fields.field_count(); ++i) {
+    RETURN_IF_ERROR(check(optimizer.adafactor(), "optimizer.adafactor", fields.field(i)->name(),
+                          "adafactor"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckLength(const RunConfig& config) {
   const TrainConfig& train = config.train();
   if ((train.steps() > 0) == (train.tokens() > 0)) {
@@ -265,12 +297,7 @@ absl::Status ValidateConfig(const RunConfig& config) {
                                     ") must be at most train.batch_size (", train.batch_size(),
                                     "): change either"));
   }
-  const OptimizerConfig& optimizer = config.optimizer();
-  if (optimizer.min_learning_rate() > optimizer.learning_rate()) {
-    return ConfigError(absl::StrCat("optimizer.min_learning_rate (", optimizer.min_learning_rate(),
-                                    ") must be at most optimizer.learning_rate (",
-                                    optimizer.learning_rate(), "): change either"));
-  }
+  RETURN_IF_ERROR(CheckOptimizer(config.optimizer()));
   RETURN_IF_ERROR(CheckLength(config));
   if (config.mesh().device() == MeshConfig::cpu &&
       config.mesh().gpu_transport() != MeshConfig::nccl) {
