@@ -3,6 +3,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "model/selections.h"
@@ -201,27 +202,25 @@ absl::Status CheckOptimizer(const OptimizerConfig& optimizer) {
                                     ") must be at most optimizer.learning_rate (",
                                     optimizer.learning_rate(), "): change either"));
   }
-  const auto check = [&](const Message& section, const std::string& path, const std::string& name,
-                         const std::string& other) {
-    const FieldDescriptor& field = *section.GetDescriptor()->FindFieldByName(name);
+  const bool adafactor = optimizer.kind() == OptimizerConfig::adafactor;
+  using Names = std::vector<std::string>;
+  const Names of_adamw = {"beta1", "beta2", "epsilon", "weight_decay", "no_decay", "zero1"};
+  const Names of_adafactor = {"decay_rate",
+                              "epsilon1",
+                              "epsilon2",
+                              "clipping_threshold",
+                              "min_dim_size_to_factor",
+                              "multiply_by_parameter_scale"};
+  for (const std::string& name : adafactor ? of_adamw : of_adafactor) {
+    const FieldDescriptor& field = *optimizer.GetDescriptor()->FindFieldByName(name);
     // A loaded configuration has every field, so what counts is whether it was changed.
-    const std::unique_ptr<Message> plain(section.New());
-    if (ValueText(section, field) == ValueText(*plain, field)) return absl::OkStatus();
+    if (ValueText(optimizer, field) == ValueText(OptimizerConfig::default_instance(), field))
+      continue;
     return ConfigError(absl::StrCat(
-        path, ".", name, " is set, but optimizer.kind is ",
+        "optimizer.", name, " is set, but optimizer.kind is ",
         OptimizerConfig::Kind_Name(optimizer.kind()),
         name == "zero1" ? ", whose small state every rank keeps whole" : ", which does not use it",
-        ": set optimizer.kind to ", other, ", or remove it"));
-  };
-  if (optimizer.kind() == OptimizerConfig::adafactor) {
-    for (const char* name : {"beta1", "beta2", "epsilon", "weight_decay", "no_decay", "zero1"})
-      RETURN_IF_ERROR(check(optimizer, "optimizer", name, "adamw"));
-    return absl::OkStatus();
-  }
-  const google::protobuf::Descriptor& fields = *AdafactorConfig::descriptor();
-  for (int i = 0; i < fields.field_count(); ++i) {
-    RETURN_IF_ERROR(check(optimizer.adafactor(), "optimizer.adafactor", fields.field(i)->name(),
-                          "adafactor"));
+        ": set optimizer.kind to ", adafactor ? "adamw" : "adafactor", ", or remove it"));
   }
   return absl::OkStatus();
 }
