@@ -7,11 +7,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kernels/adamw_update.h"
 #include "parallel/gradient_bucket.h"
+#include "parallel/optimizer.h"
 
 namespace hypermoe {
 
@@ -22,41 +25,22 @@ struct AdamWOptions {
   double weight_decay = 0.1;
 };
 
-class AdamW {
+class AdamW : public Optimizer {
  public:
-  enum class Moment { kFirst, kSecond };
+  // Kinds of state: the two moments of each element. A buffer's array is laid out as its gradients.
+  enum Moment : size_t { kFirst, kSecond };
+  static constexpr const char* kKinds[] = {"first_moment", "second_moment"};
 
   // `buffers` and `buckets` must outlive this. Moments start at zero. `sharded`: this rank keeps
   // the moments of, and updates, its own parts of the buckets only.
   AdamW(const std::vector<FlatBuffer>& buffers, const std::vector<GradientBucket>& buckets,
         AdamWOptions options, bool sharded);
 
-  // One update from the gradients in the buffers; sharded, only those of own parts are looked at,
-  // and the new values are exchanged: collective over the buckets' groups. Otherwise local. The
-  // bits of the values are the same either way.
-  //
-  // Two tensors of one element on the buffers' device, which the host does not wait for:
-  // `gradient_scale` is what each gradient is multiplied with (undefined: 1); `skip`, if it is not
-  // 0, lets values and moments keep every bit (undefined: 0) and has to be the same on all ranks.
-  // steps() goes up either way: who learns that the update was skipped takes it back.
-  void Step(double learning_rate, const at::Tensor& gradient_scale = {},
-            const at::Tensor& skip = {});
-  void TakeBackStep() { --steps_; }
-
-  // The state that a checkpoint keeps: updates made so far, and moments by buffer index.
-  int64_t steps() const { return steps_; }
-  void set_steps(int64_t steps) { steps_ = steps; }
-  bool sharded() const { return sharded_; }
-  // Elements whose two moments are kept on this rank.
-  int64_t kept_elements() const;
-  // One moment of all trained elements of a buffer. Sharded, a copy that is put together:
-  // collective over the groups of the buffer's buckets.
-  at::Tensor Moments(size_t buffer, Moment moment) const;
-  // The same, sharded, into `whole`, as large as the buffer's gradients.
-  void GatherMoments(size_t buffer, Moment moment, const at::Tensor& whole) const;
-  // Sets the elements from `offset` on of a buffer's moment to `values`; sharded, those that are
-  // kept here. Local.
-  void SetMoments(size_t buffer, Moment moment, int64_t offset, const at::Tensor& values);
+  bool sharded() const override { return sharded_; }
+  int64_t kept_elements() const override;
+  at::Tensor State(size_t buffer, size_t kind) const override;
+  void GatherState(size_t buffer, size_t kind, const at::Tensor& whole) const override;
+  void SetState(size_t buffer, size_t kind, int64_t offset, const at::Tensor& values) override;
 
  private:
   // Elements whose moments are kept here, from `stored` on in the buffer's arrays.
@@ -65,20 +49,19 @@ class AdamW {
     RowRange elements;
     int64_t stored;
   };
-  const std::vector<at::Tensor>& Arrays(Moment moment) const {
-    return moment == Moment::kFirst ? first_ : second_;
-  }
+  void Update(double learning_rate, const at::Tensor& gradient_scale,
+              const at::Tensor& skip) override;
+  std::optional<std::vector<int64_t>> ShapeOf(const Parameter& parameter,
+                                              size_t kind) const override;
   // The arrays of a piece, with and without decay.
   void AppendPieces(const Piece& piece, double learning_rate,
                     std::vector<AdamWPiece>& pieces) const;
 
-  const std::vector<FlatBuffer>& buffers_;
   const std::vector<GradientBucket>& buckets_;
   AdamWOptions options_;
   bool sharded_;
-  int64_t steps_ = 0;
   std::vector<Piece> pieces_;
-  std::vector<at::Tensor> first_, second_;  // by buffer
+  std::array<std::vector<at::Tensor>, 2> moments_;  // by kind, by buffer
 };
 
 }  // namespace hypermoe

@@ -14,11 +14,16 @@ std::string ExpertName(const Parameter& parameter, int64_t expert) {
 }
 
 std::vector<NamedTensor> GlobalViews(const Parameter& parameter, const at::Tensor& tensor) {
-  TORCH_CHECK(tensor.sizes() == parameter.value.sizes(), parameter.name, ": a tensor of shape ",
-              tensor.sizes(), " was given for a parameter of shape ", parameter.value.sizes());
+  const at::Tensor& value = parameter.value;
+  const bool whole = tensor.sizes() == value.sizes(),
+             expert = parameter.group == ParameterGroup::kExpert;
+  const bool part = tensor.dim() < value.dim() &&
+                    (!expert || (tensor.dim() > 0 && tensor.size(0) == value.size(0)));
+  TORCH_CHECK(whole || part, parameter.name, ": a tensor of shape ", tensor.sizes(),
+              " was given for a parameter of shape ", value.sizes());
   at::Tensor detached = tensor.detach();
-  if (parameter.named_transposed) detached = detached.transpose(-2, -1);
-  if (parameter.group != ParameterGroup::kExpert) return {{parameter.name, detached}};
+  if (whole && parameter.named_transposed) detached = detached.transpose(-2, -1);
+  if (!expert) return {{parameter.name, detached}};
 
   std::vector<NamedTensor> views;
   for (int64_t row = 0; row < detached.size(0); ++row) {

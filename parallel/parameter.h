@@ -42,10 +42,10 @@ struct NamedTensor {
   at::Tensor tensor;
 };
 
-// `tensor` (the parameter's value, its gradient or one of its moments, of the value's shape) as
-// named tensors: one for kDense and kHyper, one per local expert for kExpert. They share memory
-// with `tensor`, so that those of a named_transposed parameter are not contiguous, and are detached
-// from autograd.
+// `tensor` (the parameter's value, its gradient or state of an optimizer, of the value's shape; or
+// state of fewer axes, but for kExpert with the same first one) as named tensors: one for kDense
+// and kHyper, one per local expert for kExpert. They share memory with `tensor`, so that those of
+// the shape of a named_transposed parameter are not contiguous, and are detached from autograd.
 std::vector<NamedTensor> GlobalViews(const Parameter& parameter, const at::Tensor& tensor);
 
 }  // namespace hypermoe

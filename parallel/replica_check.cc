@@ -17,28 +17,26 @@ struct Copies {
   std::vector<std::string> names;
   std::vector<at::Tensor> tensors;
 
-  void Add(const Parameter& parameter, const at::Tensor& tensor, const char* what) {
-    for (NamedTensor& view : GlobalViews(parameter, tensor)) {
-      names.push_back(view.name + " (" + what + ")");
-      // As it is kept.
-      tensors.push_back(parameter.named_transposed ? view.tensor.transpose(-2, -1) : view.tensor);
+  void Add(const std::vector<NamedTensor>& views, const std::string& what) {
+    for (const auto& [name, tensor] : views) {
+      names.push_back(name + " (" + what + ")");
+      // As it is kept: those that are named transposed.
+      tensors.push_back(tensor.is_contiguous() ? tensor : tensor.transpose(-2, -1));
     }
   }
 };
 
-Copies CopiesOf(const std::vector<FlatBuffer>& buffers, const AdamW& optimizer, bool experts) {
+Copies CopiesOf(const std::vector<FlatBuffer>& buffers, const Optimizer& optimizer, bool experts) {
   Copies copies;
   for (size_t b = 0; b < buffers.size(); ++b) {
     const FlatBuffer& buffer = buffers[b];
     if ((buffer.group() == ParameterGroup::kExpert) != experts) continue;
-    for (size_t p = 0; p < buffer.parameters().size(); ++p) {
-      const Parameter& parameter = *buffer.parameters()[p];
-      copies.Add(parameter, parameter.value, "value");
-      if (parameter.frozen || optimizer.sharded()) continue;
-      copies.Add(parameter, buffer.View(optimizer.Moments(b, AdamW::Moment::kFirst), p),
-                 "first moment");
-      copies.Add(parameter, buffer.View(optimizer.Moments(b, AdamW::Moment::kSecond), p),
-                 "second moment");
+    for (const Parameter* parameter : buffer.parameters())
+      copies.Add(GlobalViews(*parameter, parameter->value), "value");
+    for (size_t kind = 0; kind < optimizer.kinds().size() && !optimizer.sharded(); ++kind) {
+      std::string what = optimizer.kinds()[kind];
+      std::replace(what.begin(), what.end(), '_', ' ');
+      copies.Add(optimizer.StateViews(b, kind, optimizer.State(b, kind)), what);
     }
   }
   return copies;
@@ -104,7 +102,7 @@ std::string DriftIn(Communicator& group, int world_rank, const Copies& copies) {
 
 }  // namespace
 
-std::string FindDrift(const std::vector<FlatBuffer>& buffers, const AdamW& optimizer,
+std::string FindDrift(const std::vector<FlatBuffer>& buffers, const Optimizer& optimizer,
                       const ProcessMesh& mesh) {
   const at::NoGradGuard no_grad;
   const int rank = mesh.world->rank();

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "parallel/progress_marks.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint_files.h"
@@ -29,30 +28,31 @@ absl::Status WriteViews(const CheckpointFolder& folder, const std::string& file,
   return WriteTensors(folder, file, names, TensorsInMemory(tensors), part);
 }
 
-// One file for all that this rank writes; sharded moments, which the ranks put together for those
-// that write, go into files of their own, one after the other, as the gradients have room for one.
+// One file for all that this rank writes; sharded state, which the ranks put together for those
+// that write, goes into files of its own, one after the other, as the gradients have room for one.
 absl::Status WriteRankFiles(const CheckpointFolder& folder, const std::vector<FlatBuffer>& buffers,
-                            const AdamW& optimizer, const ProcessMesh& mesh, ManifestPart* part) {
+                            const Optimizer& optimizer, const ProcessMesh& mesh,
+                            ManifestPart* part) {
   const std::string rank = RankFile(mesh.world->rank());
+  const size_t kinds = optimizer.kinds().size();
   std::vector<NamedTensor> tensors;
   for (size_t i = 0; i < buffers.size(); ++i) {
     if (!Writes(mesh, buffers[i].group())) continue;
-    AppendViews(buffers[i], "", buffers[i].values(), &tensors);
-    for (const AdamW::Moment moment : kMoments) {
-      if (optimizer.sharded()) continue;
-      AppendViews(buffers[i], MomentPrefix(moment), optimizer.Moments(i, moment), &tensors);
-    }
+    AppendValues(buffers[i], buffers[i].values(), &tensors);
+    for (size_t kind = 0; kind < kinds && !optimizer.sharded(); ++kind)
+      AppendState(optimizer, i, kind, optimizer.State(i, kind), &tensors);
   }
   absl::Status status = WriteViews(folder, rank, tensors, part);
   for (size_t i = 0; i < buffers.size() && optimizer.sharded(); ++i) {
-    for (const AdamW::Moment moment : kMoments) {
+    for (size_t kind = 0; kind < kinds; ++kind) {
       // By all ranks, also where writing has failed: the others wait for it.
-      const at::Tensor& moments = buffers[i].gradients();
-      optimizer.GatherMoments(i, moment, moments);
+      const at::Tensor& state = buffers[i].gradients();
+      optimizer.GatherState(i, kind, state);
       if (!status.ok() || !Writes(mesh, buffers[i].group())) continue;
       std::vector<NamedTensor> views;
-      AppendViews(buffers[i], MomentPrefix(moment), moments, &views);
-      status = WriteViews(folder, absl::StrCat(rank, ".", MomentPrefix(moment), i), views, part);
+      AppendState(optimizer, i, kind, state, &views);
+      status = WriteViews(folder, absl::StrCat(rank, ".", StatePrefix(optimizer.kinds()[kind]), i),
+                          views, part);
     }
   }
   return status;
@@ -62,60 +62,65 @@ std::string Describe(const std::string& dtype, at::IntArrayRef shape) {
   return absl::StrCat(dtype, ShapeText(shape));
 }
 
-// The names of the whole model's parameters.
-std::set<std::string> ModelNames(const std::vector<FlatBuffer>& buffers, int64_t num_experts) {
+// The names of all tensors of a checkpoint of the whole model.
+std::set<std::string> WantedNames(const std::vector<FlatBuffer>& buffers,
+                                  const Optimizer& optimizer, int64_t num_experts) {
   std::set<std::string> names;
   for (const FlatBuffer& buffer : buffers) {
     for (const Parameter* parameter : buffer.parameters()) {
-      ForEachTensor(*parameter, num_experts,
-                    [&](const std::string& name, at::IntArrayRef) { names.insert(name); });
+      ForEachTensor(*parameter, num_experts, [&](const std::string& name, at::IntArrayRef) {
+        names.insert(name);
+        for (size_t kind = 0; kind < optimizer.kinds().size(); ++kind) {
+          if (optimizer.StateShape(*parameter, kind))
+            names.insert(StatePrefix(optimizer.kinds()[kind]) + name);
+        }
+      });
     }
   }
   return names;
 }
 
-void FindUnexpected(const TensorSource& tensors, const std::set<std::string>& model_names,
+void FindUnexpected(const TensorSource& tensors, const std::set<std::string>& wanted,
                     FitProblems* problems) {
   for (const auto& [name, tensor] : tensors.entries()) {
-    absl::string_view parameter = name;
-    if (!absl::ConsumePrefix(&parameter, kFirstMomentPrefix))
-      absl::ConsumePrefix(&parameter, kSecondMomentPrefix);
-    if (!model_names.contains(std::string(parameter))) problems->Unexpected(name);
+    if (!wanted.contains(name)) problems->Unexpected(name);
   }
 }
 
 // A tensor that a checkpoint must have, and where its content belongs.
 struct Slot {
-  NamedTensor wanted;  // the parameter's value: destination, or for a moment its shape and dtype
+  // Of the shape and dtype that it must have, and lies in its array, which starts its storage,
+  // where the content belongs. A value: the array is the buffer's. State: one like the optimizer's.
+  NamedTensor wanted;
   size_t buffer = 0;
-  std::optional<AdamW::Moment> moment;
+  std::optional<size_t> kind;  // of state
 };
 
-std::vector<Slot> SlotsOf(const std::vector<FlatBuffer>& buffers) {
+std::vector<Slot> SlotsOf(const std::vector<FlatBuffer>& buffers, const Optimizer& optimizer) {
   std::vector<Slot> slots;
   for (size_t i = 0; i < buffers.size(); ++i) {
     std::vector<NamedTensor> values;
-    AppendViews(buffers[i], "", buffers[i].values(), &values);
+    AppendValues(buffers[i], buffers[i].values(), &values);
     for (const NamedTensor& value : values) slots.push_back({value, i, std::nullopt});
-    for (const AdamW::Moment moment : kMoments) {
-      std::vector<NamedTensor> moments;
-      AppendViews(buffers[i], MomentPrefix(moment), buffers[i].values(), &moments);
-      for (const NamedTensor& value : moments) slots.push_back({value, i, moment});
+    for (size_t kind = 0; kind < optimizer.kinds().size(); ++kind) {
+      std::vector<NamedTensor> state;
+      AppendState(optimizer, i, kind,
+                  optimizer.sharded() ? buffers[i].gradients() : optimizer.State(i, kind), &state);
+      for (const NamedTensor& part : state) slots.push_back({part, i, kind});
     }
   }
   return slots;
 }
 
-void FillSlot(const Slot& slot, const at::Tensor& source, AdamW& optimizer) {
-  const at::Tensor& value = slot.wanted.tensor;
-  if (!slot.moment.has_value()) {
-    value.copy_(source);
+void FillSlot(const Slot& slot, const at::Tensor& source, Optimizer& optimizer) {
+  const at::Tensor& wanted = slot.wanted.tensor;
+  if (!slot.kind.has_value()) {
+    wanted.copy_(source);
     return;
   }
-  // Values are views of the buffer's flat array, which starts its storage.
-  const bool transposed = !value.is_contiguous();  // Parameter::named_transposed
-  optimizer.SetMoments(slot.buffer, *slot.moment, value.storage_offset(),
-                       transposed ? source.transpose(-2, -1).contiguous() : source);
+  const bool transposed = !wanted.is_contiguous();  // Parameter::named_transposed
+  optimizer.SetState(slot.buffer, *slot.kind, wanted.storage_offset(),
+                     transposed ? source.transpose(-2, -1) : source);
 }
 
 // Whether `tensors` have `wanted` in the shape and dtype that this rank holds it in.
@@ -137,10 +142,10 @@ using Source = std::pair<Slot, at::Tensor>;
 // Reads and checks what belongs to this rank. An error is one that is no damage.
 absl::StatusOr<std::vector<Source>> ReadSlots(const TensorSource& tensors,
                                               const std::vector<FlatBuffer>& buffers,
-                                              FitProblems* problems) {
+                                              const Optimizer& optimizer, FitProblems* problems) {
   std::vector<Source> sources;
   std::set<std::string> seen;  // one piece of damage is that of each of its tensors
-  for (Slot& slot : SlotsOf(buffers)) {
+  for (Slot& slot : SlotsOf(buffers, optimizer)) {
     if (!CheckListed(tensors, slot.wanted, problems)) continue;
     const absl::StatusOr<at::Tensor> source = tensors.Read(slot.wanted.name);
     MarkProgress();
@@ -158,7 +163,7 @@ absl::StatusOr<std::vector<Source>> ReadSlots(const TensorSource& tensors,
 }  // namespace
 
 absl::Status SaveCheckpoint(const std::string& run_dir, const CheckpointInfo& info,
-                            const std::vector<FlatBuffer>& buffers, const AdamW& optimizer,
+                            const std::vector<FlatBuffer>& buffers, const Optimizer& optimizer,
                             const ProcessMesh& mesh) {
   const at::NoGradGuard no_grad;
   const CheckpointFolder folder(run_dir, info.step);
@@ -180,8 +185,8 @@ absl::Status SaveParameters(const std::string& run_dir, const CheckpointInfo& in
 }
 
 absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,
-                            std::vector<FlatBuffer>& buffers, AdamW& optimizer, Communicator& world,
-                            Digests digests) {
+                            std::vector<FlatBuffer>& buffers, Optimizer& optimizer,
+                            Communicator& world, Digests digests) {
   const at::NoGradGuard no_grad;
   absl::StatusOr<CheckpointManifest> manifest = ReadManifest(checkpoint, digests);
   RETURN_IF_ERROR(Agree(world, manifest.status()));
@@ -192,8 +197,9 @@ absl::Status LoadCheckpoint(const std::string& checkpoint, int64_t num_experts,
   const CheckpointTensors tensors(checkpoint, *std::move(manifest), CheckpointTensors::Part::kAll,
                                   digests);
   FitProblems problems(kMaxProblems);
-  FindUnexpected(tensors, ModelNames(buffers, num_experts), &problems);
-  const absl::StatusOr<std::vector<Source>> sources = ReadSlots(tensors, buffers, &problems);
+  FindUnexpected(tensors, WantedNames(buffers, optimizer, num_experts), &problems);
+  const absl::StatusOr<std::vector<Source>> sources =
+      ReadSlots(tensors, buffers, optimizer, &problems);
   absl::Status status = sources.status();
   status.Update(problems.ToStatus(absl::StrCat("checkpoint ", Printable(checkpoint),
                                                " does not fit this model or is damaged")));

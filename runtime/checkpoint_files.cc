@@ -9,18 +9,19 @@
 
 namespace hypermoe {
 
-std::string MomentPrefix(AdamW::Moment moment) {
-  return moment == AdamW::Moment::kFirst ? kFirstMomentPrefix : kSecondMomentPrefix;
+void AppendValues(const FlatBuffer& buffer, const at::Tensor& flat,
+                  std::vector<NamedTensor>* views) {
+  for (size_t i = 0; i < buffer.parameters().size(); ++i) {
+    for (NamedTensor& view : GlobalViews(*buffer.parameters()[i], buffer.View(flat, i)))
+      views->push_back(std::move(view));
+  }
 }
 
-void AppendViews(const FlatBuffer& buffer, const std::string& prefix, const at::Tensor& flat,
+void AppendState(const Optimizer& optimizer, size_t buffer, size_t kind, const at::Tensor& array,
                  std::vector<NamedTensor>* views) {
-  for (size_t i = 0; i < buffer.parameters().size(); ++i) {
-    if (!prefix.empty() && buffer.parameters()[i]->frozen) continue;
-    for (NamedTensor& view : GlobalViews(*buffer.parameters()[i], buffer.View(flat, i))) {
-      views->push_back({prefix + view.name, std::move(view.tensor)});
-    }
-  }
+  const std::string prefix = StatePrefix(optimizer.kinds()[kind]);
+  for (NamedTensor& view : optimizer.StateViews(buffer, kind, array))
+    views->push_back({prefix + view.name, std::move(view.tensor)});
 }
 
 bool Writes(const ProcessMesh& mesh, ParameterGroup group) {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "parallel/adamw.h"
 #include "parallel/flat_buffer.h"
+#include "parallel/optimizer.h"
 #include "parallel/process_mesh.h"
 #include "runtime/checkpoint_folder.h"
 #include "runtime/checkpoint_manifest.h"
@@ -17,14 +17,13 @@
 
 namespace hypermoe {
 
-constexpr AdamW::Moment kMoments[] = {AdamW::Moment::kFirst, AdamW::Moment::kSecond};
+// Appends the parts of `flat`, an array like the buffer's values, under their global names.
+void AppendValues(const FlatBuffer& buffer, const at::Tensor& flat,
+                  std::vector<NamedTensor>* views);
 
-// What stands before a parameter's name in that of its moment.
-std::string MomentPrefix(AdamW::Moment moment);
-
-// Appends the parts of `flat` (values or, with its prefix, a moment of the buffer) under their
-// global names. Frozen parameters have no moments.
-void AppendViews(const FlatBuffer& buffer, const std::string& prefix, const at::Tensor& flat,
+// Appends the parts of `array`, one like the optimizer's of that buffer and kind of state, under
+// their names in a checkpoint.
+void AppendState(const Optimizer& optimizer, size_t buffer, size_t kind, const at::Tensor& array,
                  std::vector<NamedTensor>* views);
 
 // Each tensor is one rank's to write: experts of the first expert group's, all else of rank 0.

@@ -29,6 +29,7 @@ using nlohmann::json;
 constexpr char kFormat[] = "hypermoe-checkpoint";
 constexpr int64_t kVersion = 2;
 constexpr size_t kHashDigits = 64;
+constexpr char kOptimizer[] = "optimizer.";  // no parameter's name begins so
 // What stands around the hash, which ends the file: all text before kHashBegin is hashed.
 constexpr char kHashBegin[] = ",\n  \"manifest_sha256\": \"";
 constexpr char kHashEnd[] = "\"\n}\n";
@@ -171,9 +172,9 @@ absl::Status CheckFiles(const std::string& checkpoint,
 
 }  // namespace
 
-bool IsMoment(const std::string& name) {
-  return absl::StartsWith(name, kFirstMomentPrefix) || absl::StartsWith(name, kSecondMomentPrefix);
-}
+std::string StatePrefix(const std::string& kind) { return absl::StrCat(kOptimizer, kind, "."); }
+
+bool IsMoment(const std::string& name) { return absl::StartsWith(name, kOptimizer); }
 
 std::string ManifestText(const CheckpointManifest& manifest) {
   const CheckpointInfo& info = manifest.info;

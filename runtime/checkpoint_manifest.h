@@ -28,9 +28,9 @@ struct CheckpointInfo {
   bool has_moments = false;
 };
 
-// Names of Adam's moments: one of these, then the parameter's name.
-constexpr char kFirstMomentPrefix[] = "optimizer.first_moment.";
-constexpr char kSecondMomentPrefix[] = "optimizer.second_moment.";
+// What stands before a parameter's name in that of its state of a kind (Optimizer::kinds):
+// "optimizer.first_moment.".
+std::string StatePrefix(const std::string& kind);
 
 struct CheckpointTensor {
   std::string file;
@@ -46,7 +46,7 @@ struct CheckpointManifest {
   std::map<std::string, CheckpointTensor> tensors;
 };
 
-// Whether a checkpoint's tensor of this name is one of Adam's moments.
+// Whether a checkpoint's tensor of this name is one of the optimizer's moments.
 bool IsMoment(const std::string& name);
 
 std::string ManifestText(const CheckpointManifest& manifest);

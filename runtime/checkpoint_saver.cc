@@ -50,7 +50,7 @@ CheckpointSaver::CheckpointSaver(std::string run_dir, CheckpointInfo info, const
       newest_(newest) {}
 
 absl::Status CheckpointSaver::Save(int64_t step, const std::vector<FlatBuffer>& buffers,
-                                   const AdamW& optimizer) {
+                                   const Optimizer& optimizer) {
   RETURN_IF_ERROR(Wait());
   if (step == newest_) return absl::OkStatus();
   return Judge(info_.config.checkpoint().asynchronous() ? Begin(step, buffers, optimizer)
@@ -58,13 +58,13 @@ absl::Status CheckpointSaver::Save(int64_t step, const std::vector<FlatBuffer>& 
 }
 
 absl::Status CheckpointSaver::SaveLast(int64_t step, const std::vector<FlatBuffer>& buffers,
-                                       const AdamW& optimizer) {
+                                       const Optimizer& optimizer) {
   RETURN_IF_ERROR(Wait());
   return step == newest_ ? absl::OkStatus() : SaveNow(step, buffers, optimizer);
 }
 
 absl::Status CheckpointSaver::SaveNow(int64_t step, const std::vector<FlatBuffer>& buffers,
-                                      const AdamW& optimizer) {
+                                      const Optimizer& optimizer) {
   info_.step = step;
   began_ = SteadySeconds();
   const absl::Status saved = SaveCheckpoint(run_dir_, info_, buffers, optimizer, mesh_);
@@ -77,7 +77,7 @@ absl::Status CheckpointSaver::SaveNow(int64_t step, const std::vector<FlatBuffer
 }
 
 absl::Status CheckpointSaver::Begin(int64_t step, const std::vector<FlatBuffer>& buffers,
-                                    const AdamW& optimizer) {
+                                    const Optimizer& optimizer) {
   info_.step = step;
   began_ = SteadySeconds();
   const CheckpointFolder folder(run_dir_, step);

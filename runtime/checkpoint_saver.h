@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "parallel/adamw.h"
 #include "parallel/flat_buffer.h"
+#include "parallel/optimizer.h"
 #include "parallel/process_mesh.h"
 #include "runtime/background_work.h"
 #include "runtime/checkpoint_folder.h"
@@ -52,11 +52,12 @@ class CheckpointSaver {
   // with checkpoint.on_save_error `continue` a warning instead. Nothing for the step that is the
   // newest already. Collective over the world, the same result on every rank; on the gradients:
   // SaveCheckpoint.
-  absl::Status Save(int64_t step, const std::vector<FlatBuffer>& buffers, const AdamW& optimizer);
+  absl::Status Save(int64_t step, const std::vector<FlatBuffer>& buffers,
+                    const Optimizer& optimizer);
   // The same for a state after which nothing will be tried again: waits until it is saved, without
   // a copy, and any error of it is one.
   absl::Status SaveLast(int64_t step, const std::vector<FlatBuffer>& buffers,
-                        const AdamW& optimizer);
+                        const Optimizer& optimizer);
 
   // Whether a thread of this rank is at work: its vote StepVotes::saving in the next step.
   bool working() const { return work_ != nullptr && !work_->done(); }
@@ -72,9 +73,10 @@ class CheckpointSaver {
  private:
   enum class Phase { kIdle, kWriting, kPublishing };
 
-  absl::Status Begin(int64_t step, const std::vector<FlatBuffer>& buffers, const AdamW& optimizer);
+  absl::Status Begin(int64_t step, const std::vector<FlatBuffer>& buffers,
+                     const Optimizer& optimizer);
   absl::Status SaveNow(int64_t step, const std::vector<FlatBuffer>& buffers,
-                       const AdamW& optimizer);
+                       const Optimizer& optimizer);
   // Ends the phase under way, waiting for this rank's thread.
   absl::Status EndPhase();
   void StartWriting();

@@ -16,28 +16,26 @@ at::Tensor CheckpointSnapshot::NewHostMemory(const at::Tensor& like) {
 
 CheckpointSnapshot::CheckpointSnapshot(HostMemory memory) : memory_(std::move(memory)) {}
 
-void CheckpointSnapshot::Take(const std::vector<FlatBuffer>& buffers, const AdamW& optimizer,
+void CheckpointSnapshot::Take(const std::vector<FlatBuffer>& buffers, const Optimizer& optimizer,
                               const ProcessMesh& mesh) {
   const at::NoGradGuard no_grad;
   tensors_.clear();
   optimizer_steps_ = optimizer.steps();
   size_t copies = 0;
-  const auto copy = [&](const FlatBuffer& buffer, const std::string& prefix,
-                        const at::Tensor& flat) {
+  const auto copy = [&](const at::Tensor& flat) {
     if (copies == flats_.size()) flats_.push_back(memory_(flat));
-    const at::Tensor& host = flats_[copies++];
-    host.copy_(flat);
-    AppendViews(buffer, prefix, host, &tensors_);
+    return flats_[copies++].copy_(flat);
   };
   for (size_t i = 0; i < buffers.size(); ++i) {
     const bool writes = Writes(mesh, buffers[i].group());
-    if (writes) copy(buffers[i], "", buffers[i].values());
-    for (const AdamW::Moment moment : kMoments) {
+    if (writes) AppendValues(buffers[i], copy(buffers[i].values()), &tensors_);
+    for (size_t kind = 0; kind < optimizer.kinds().size(); ++kind) {
       // By all ranks: each gives its part.
-      if (optimizer.sharded()) optimizer.GatherMoments(i, moment, buffers[i].gradients());
+      if (optimizer.sharded()) optimizer.GatherState(i, kind, buffers[i].gradients());
       if (!writes) continue;
-      copy(buffers[i], MomentPrefix(moment),
-           optimizer.sharded() ? buffers[i].gradients() : optimizer.Moments(i, moment));
+      const at::Tensor host =
+          copy(optimizer.sharded() ? buffers[i].gradients() : optimizer.State(i, kind));
+      AppendState(optimizer, i, kind, host, &tensors_);
     }
   }
 }

@@ -8,8 +8,8 @@
 #include <functional>
 #include <vector>
 
-#include "parallel/adamw.h"
 #include "parallel/flat_buffer.h"
+#include "parallel/optimizer.h"
 #include "parallel/process_mesh.h"
 
 namespace hypermoe {
@@ -26,9 +26,9 @@ class CheckpointSnapshot {
 
   // Replaces the content by what `buffers` and `optimizer` hold now; the memory is taken the first
   // time and kept. Returns when all is copied, from a GPU too. With a sharded optimizer, whose
-  // moments are gathered, collective over the groups of its buckets, and the gradients are lost:
-  // the moments are put together there. Otherwise local.
-  void Take(const std::vector<FlatBuffer>& buffers, const AdamW& optimizer,
+  // state is gathered, collective over the groups of its buckets, and the gradients are lost: the
+  // state is put together there. Otherwise local.
+  void Take(const std::vector<FlatBuffer>& buffers, const Optimizer& optimizer,
             const ProcessMesh& mesh);
 
   // Under their names in a checkpoint, sharing this object's memory.

@@ -3,6 +3,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "model/selections.h"
@@ -210,6 +211,36 @@ absl::Status CheckTrainFiles(const DataConfig& data) {
   return absl::OkStatus();
 }
 
+// That nothing is set which the optimizer does not look at.
+absl::Status CheckOptimizer(const OptimizerConfig& optimizer) {
+  if (optimizer.min_learning_rate() > optimizer.learning_rate()) {
+    return ConfigError(absl::StrCat("optimizer.min_learning_rate (", optimizer.min_learning_rate(),
+                                    ") must be at most optimizer.learning_rate (",
+                                    optimizer.learning_rate(), "): change either"));
+  }
+  const bool adafactor = optimizer.kind() == OptimizerConfig::adafactor;
+  using Names = std::vector<std::string>;
+  const Names of_adamw = {"beta1", "beta2", "epsilon", "weight_decay", "no_decay", "zero1"};
+  const Names of_adafactor = {"decay_rate",
+                              "epsilon1",
+                              "epsilon2",
+                              "clipping_threshold",
+                              "min_dim_size_to_factor",
+                              "multiply_by_parameter_scale"};
+  for (const std::string& name : adafactor ? of_adamw : of_adafactor) {
+    const FieldDescriptor& field = *optimizer.GetDescriptor()->FindFieldByName(name);
+    // A loaded configuration has every field, so what counts is whether it was changed.
+    if (ValueText(optimizer, field) == ValueText(OptimizerConfig::default_instance(), field))
+      continue;
+    return ConfigError(absl::StrCat(
+        "optimizer.", name, " is set, but optimizer.kind is ",
+        OptimizerConfig::Kind_Name(optimizer.kind()),
+        name == "zero1" ? ", whose small state every rank keeps whole" : ", which does not use it",
+        ": set optimizer.kind to ", adafactor ? "adamw" : "adafactor", ", or remove it"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckLength(const RunConfig& config) {
   const TrainConfig& train = config.train();
   if ((train.steps() > 0) == (train.tokens() > 0)) {
@@ -282,12 +313,7 @@ absl::Status ValidateConfig(const RunConfig& config) {
                                     ") must be at most train.batch_size (", train.batch_size(),
                                     "): change either"));
   }
-  const OptimizerConfig& optimizer = config.optimizer();
-  if (optimizer.min_learning_rate() > optimizer.learning_rate()) {
-    return ConfigError(absl::StrCat("optimizer.min_learning_rate (", optimizer.min_learning_rate(),
-                                    ") must be at most optimizer.learning_rate (",
-                                    optimizer.learning_rate(), "): change either"));
-  }
+  RETURN_IF_ERROR(CheckOptimizer(config.optimizer()));
   RETURN_IF_ERROR(CheckLength(config));
   if (config.mesh().device() == MeshConfig::cpu &&
       config.mesh().gpu_transport() != MeshConfig::nccl) {

@@ -118,7 +118,7 @@ GrownTensors::GrownTensors(std::shared_ptr<const TensorSource> source, const Gro
 
 std::string GrownTensors::SourceName(const std::string& name) const {
   if (!moment_.has_value()) return name;
-  return (*moment_ == AdamW::Moment::kFirst ? kFirstMomentPrefix : kSecondMomentPrefix) + name;
+  return StatePrefix(AdamW::kKinds[*moment_]) + name;
 }
 
 void GrownTensors::Add(const std::string& name, const at::Tensor& initial) {

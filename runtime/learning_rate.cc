@@ -9,7 +9,10 @@ namespace hypermoe {
 double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps) {
   const double peak = config.learning_rate(), low = config.min_learning_rate();
   const int64_t warmup = config.warmup_steps();
-  if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
+  if (step < warmup) {
+    if (config.warmup() == OptimizerConfig::flat) return peak;
+    return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
+  }
   const int64_t span = std::max<int64_t>(1, steps - 1 - warmup);
   const double progress =
       std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(span));

@@ -1,4 +1,4 @@
-// The learning rate of each step: linear warm-up, then a schedule.
+// The learning rate of each step: warm-up, then a schedule.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 namespace hypermoe {
 
 // Rate of step s = `step` (from 0) of `steps`, with W = warmup_steps:
-//   s < W  peak (s + 1) / (W + 1); then, with p = (s - W) / (steps - 1 - W), held within [0, 1],
+//   s < W  peak (s + 1) / (W + 1), with warmup flat peak; then, with p = (s - W) / (steps - 1 - W),
+//          held within [0, 1],
 //   cosine        min + (peak - min) (1 + cos(pi p)) / 2
 //   linear        min + (peak - min) (1 - p)
 //   inverse_sqrt  max(min, peak sqrt((W + 1) / (s + 1))): with the warm-up, Vaswani et al.

@@ -1,5 +1,7 @@
 #include "runtime/memory_plan.h"
 
+#include <c10/util/accumulate.h>
+
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -12,6 +14,7 @@
 #include "model/expert_capacity.h"
 #include "model/hyper_network.h"
 #include "model/selections.h"
+#include "parallel/adafactor.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/process_mesh.h"
 #include "runtime/dataset.h"
@@ -127,6 +130,11 @@ class Planner {
   // Pre-activation and hidden rows.
   int64_t Ffn(int64_t inner) const { return 2 * Rows(inner); }
 
+  bool WithAdafactor() const { return config_.optimizer().kind() == OptimizerConfig::adafactor; }
+  // Of Adafactor: what it keeps, and what the update of the largest parameter makes.
+  int64_t AdafactorMoments() const;
+  int64_t AdafactorWorkspace() const;
+
   void AddStatic(MemoryPlan* plan) const;
   void AddAttention(Block* block) const;
   void AddDense(Block* block) const;
@@ -145,6 +153,25 @@ class Planner {
   std::vector<int64_t> sparse_layers_;
 };
 
+int64_t Planner::AdafactorMoments() const {
+  int64_t elements = 0, of_experts = 0;
+  ForEachTrainedTensor(config_, [&](ParameterGroup group, at::IntArrayRef shape) {
+    const bool factored = IsFactored(shape, config_.optimizer().min_dim_size_to_factor());
+    (group == ParameterGroup::kExpert ? of_experts : elements) +=
+        factored ? shape[0] + shape[1] : c10::multiply_integers(shape);
+  });
+  return (elements + of_experts / N_ * local_experts_) * parameter_;
+}
+
+int64_t Planner::AdafactorWorkspace() const {
+  int64_t largest = 0;
+  ForEachTrainedTensor(config_, [&](ParameterGroup group, at::IntArrayRef shape) {
+    const int64_t stacked = group == ParameterGroup::kExpert ? local_experts_ : 1;
+    largest = std::max(largest, stacked * c10::multiply_integers(shape));
+  });
+  return 2 * largest * parameter_;  // u, and squares or the new value
+}
+
 void Planner::AddStatic(MemoryPlan* plan) const {
   const ParameterCounts counts = CountParameters(config_);
   const int64_t replicated = counts.dense + counts.hyper,
@@ -161,12 +188,14 @@ void Planner::AddStatic(MemoryPlan* plan) const {
         2 * parameter_ *
         ((trained + world_size_ - 1) / world_size_ + (trained_experts + holders - 1) / holders);
   }
+  if (WithAdafactor()) plan->moments = AdafactorMoments();
   // The first rank writes all that it holds. The last checkpoint is written without a copy.
   const CheckpointConfig& checkpoint = config_.checkpoint();
   if (checkpoint.asynchronous() && checkpoint.every() > 0 &&
       checkpoint.every() < TotalSteps(config_)) {
     const bool on_gpu = config_.mesh().device() == MeshConfig::cuda;
-    (on_gpu ? plan->host_snapshot : plan->snapshot) = plan->parameters + 2 * plan->gradients;
+    (on_gpu ? plan->host_snapshot : plan->snapshot) =
+        plan->parameters + (WithAdafactor() ? plan->moments : 2 * plan->gradients);
   }
   const auto sparse = static_cast<int64_t>(sparse_layers_.size());
   if (GeneratedOnce()) {
@@ -299,6 +328,7 @@ Planner::Peak Planner::LargestPeak() const {
   if (GeneratedOnce()) {
     consider(ids, D_ * A_ * config_.hyper().hidden_dim() * parameter_);
   }
+  if (WithAdafactor()) consider(ids, AdafactorWorkspace());
   return largest;
 }
 

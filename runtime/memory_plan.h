@@ -15,7 +15,7 @@ namespace hypermoe {
 struct MemoryPlan {
   int64_t parameters = 0;
   int64_t gradients = 0;
-  int64_t moments = 0;        // of AdamW; ZeRO-1 keeps a share
+  int64_t moments = 0;        // of the optimizer; ZeRO-1 keeps a share
   int64_t hyper_experts = 0;  // generated matrices and their gradients
   // Kept for backward, of one micro-batch, at that moment; in bfloat16 with copies of the weights.
   int64_t activations = 0;

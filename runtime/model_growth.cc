@@ -149,6 +149,13 @@ absl::Status Growth::Open() {
   ASSIGN_OR_RETURN(source_, OpenStartingModel(options_.from));
   RETURN_IF_ERROR(SetDtype());
   const RunConfig& from = source_.model.config;
+  if (source_.moments != nullptr && from.optimizer().kind() != OptimizerConfig::adamw) {
+    return ConfigError(absl::StrCat(
+        source_.checkpoint, " is of a run with optimizer.kind ",
+        OptimizerConfig::Kind_Name(from.optimizer().kind()),
+        ", whose moments cannot grow with the model: export it (hypermoe export) and grow the "
+        "model folder, or start the larger run from it (train.init_from), with new moments"));
+  }
   ASSIGN_OR_RETURN(report_.to, GrownConfig(from, options_, &report_.limits_kept));
   report_.from = from;
   if (report_.to.model().kind() == ModelConfig::dense) {
@@ -277,7 +284,9 @@ absl::Status Growth::FillMoments(Built& target, AdamW* optimizer) {
         if (parameter.frozen) continue;
         for (const NamedTensor& view : GlobalViews(parameter, buffer.View(buffer.values(), p))) {
           ASSIGN_OR_RETURN(const at::Tensor values, grown.Read(view.name));
-          optimizer->SetMoments(i, moment, view.tensor.storage_offset(), values);
+          const bool transposed = !view.tensor.is_contiguous();  // Parameter::named_transposed
+          optimizer->SetState(i, moment, view.tensor.storage_offset(),
+                              transposed ? values.transpose(-2, -1) : values);
         }
       }
     }

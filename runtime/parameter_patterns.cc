@@ -1,11 +1,10 @@
 #include "runtime/parameter_patterns.h"
 
+#include <c10/util/accumulate.h>
 #include <fnmatch.h>
 #include <google/protobuf/repeated_field.h>
 
 #include <algorithm>
-#include <functional>
-#include <numeric>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -22,13 +21,21 @@ bool Matches(const std::string& pattern, const Parameter& parameter) {
   return fnmatch(pattern.c_str(), parameter.name.c_str(), 0) == 0;
 }
 
-// An expert's tensor as its parameter is called, "{e}" in place of its number; others as they are.
-std::string ParameterName(std::string tensor) {
+// The parameter that a tensor belongs to, by its name: an expert's has "{e}" in place of its
+// number. Name and group alone.
+Parameter ParameterOf(const std::string& tensor) {
   constexpr char kExpert[] = ".expert_";
+  Parameter parameter;
+  parameter.name = tensor;
   const size_t expert = tensor.find(kExpert);
-  if (expert == std::string::npos || tensor.find("hypermoe.") == 0) return tensor;
-  const size_t number = expert + sizeof(kExpert) - 1;
-  return tensor.replace(number, tensor.find('.', number) - number, "{e}");
+  if (tensor.find("hypermoe.") == 0) {
+    parameter.group = ParameterGroup::kHyper;
+  } else if (expert != std::string::npos) {
+    parameter.group = ParameterGroup::kExpert;
+    const size_t number = expert + sizeof(kExpert) - 1;
+    parameter.name.replace(number, tensor.find('.', number) - number, "{e}");
+  }
+  return parameter;
 }
 
 bool MatchesAny(const Patterns& patterns, const Parameter& parameter) {
@@ -75,16 +82,24 @@ absl::Status CheckPatterns(const RunConfig& config, const std::vector<Parameter>
       "fewer");
 }
 
+void ForEachTrainedTensor(const RunConfig& config,
+                          const std::function<void(ParameterGroup, at::IntArrayRef)>& visit) {
+  ForEachFolderTensor(config, [&](const std::string& name, at::IntArrayRef shape) {
+    const Parameter parameter = ParameterOf(name);
+    if (!MatchesAny(config.train().freeze(), parameter)) visit(parameter.group, shape);
+  });
+}
+
 ParameterCounts CountFrozen(const RunConfig& config) {
   ParameterCounts counts;
   if (config.train().freeze().empty()) return counts;
   const auto add = [&](const std::string& name, at::IntArrayRef shape) {
-    Parameter parameter;
-    parameter.name = ParameterName(name);
+    const Parameter parameter = ParameterOf(name);
     if (!MatchesAny(config.train().freeze(), parameter)) return;
-    const bool expert = parameter.name != name, hyper = name.find("hypermoe.") == 0;
-    int64_t& count = expert ? counts.experts : hyper ? counts.hyper : counts.dense;
-    count += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+    int64_t& count = parameter.group == ParameterGroup::kExpert  ? counts.experts
+                     : parameter.group == ParameterGroup::kHyper ? counts.hyper
+                                                                 : counts.dense;
+    count += c10::multiply_integers(shape);
   };
   ForEachFolderTensor(config, add);
   return counts;

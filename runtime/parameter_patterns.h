@@ -3,6 +3,7 @@
 // at all.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "configs/run.pb.h"
@@ -20,6 +21,11 @@ std::vector<Parameter>& ApplyPatterns(const RunConfig& config, std::vector<Param
 // or that train.freeze leaves nothing to train. The same on every rank: all have parameters of the
 // same names.
 absl::Status CheckPatterns(const RunConfig& config, const std::vector<Parameter>& parameters);
+
+// Calls `visit` for each tensor of the whole model that is trained, experts one by one. From the
+// configuration alone.
+void ForEachTrainedTensor(const RunConfig& config,
+                          const std::function<void(ParameterGroup, at::IntArrayRef)>& visit);
 
 // Elements of what train.freeze names, over all ranks, by group; `active` is 0. From the
 // configuration alone.

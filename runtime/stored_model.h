@@ -14,8 +14,8 @@ namespace hypermoe {
 struct StoredModel {
   ModelFolder model;  // of a checkpoint: config is the run's, config_json what it came from, or ""
   CheckpointInfo info;  // of a model folder: its configuration, step 0
-  // The folder of the checkpoint, and Adam's moments under the names that they have there; "" and
-  // none for a model folder or after an import.
+  // The folder of the checkpoint, and the optimizer's moments under the names that they have there;
+  // "" and none for a model folder or after an import.
   std::string checkpoint;
   std::shared_ptr<const TensorSource> moments;
 };

@@ -13,6 +13,8 @@
 #include "model/expert_capacity.h"
 #include "model/model_factory.h"
 #include "model/router_losses.h"
+#include "parallel/adafactor.h"
+#include "parallel/adamw.h"
 #include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
@@ -38,8 +40,19 @@ TensorChoice TensorsOf(const RuntimeConfig& config, at::Device device) {
   return {at::kFloat, at::kFloat, device};
 }
 
-AdamWOptions OptionsOf(const OptimizerConfig& config) {
-  return {config.beta1(), config.beta2(), config.epsilon(), config.weight_decay()};
+std::unique_ptr<Optimizer> MakeOptimizer(const OptimizerConfig& config,
+                                         const std::vector<FlatBuffer>& buffers,
+                                         const std::vector<GradientBucket>& buckets) {
+  if (config.kind() == OptimizerConfig::adafactor) {
+    return std::make_unique<Adafactor>(
+        buffers, AdafactorOptions{config.decay_rate(), config.epsilon1(), config.epsilon2(),
+                                  config.clipping_threshold(), config.min_dim_size_to_factor(),
+                                  config.multiply_by_parameter_scale()});
+  }
+  return std::make_unique<AdamW>(
+      buffers, buckets,
+      AdamWOptions{config.beta1(), config.beta2(), config.epsilon(), config.weight_decay()},
+      /*sharded=*/config.zero1());
 }
 
 // Adds the seconds since the last call (or construction) to a phase.
@@ -208,7 +221,7 @@ Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
       buckets_(
           MakeGradientBuckets(buffers_, mesh_, int64_t{config.mesh().bucket_mebibytes()} << 20)),
       reducer_(buffers_, buckets_, /*scatter=*/config.optimizer().zero1()),
-      optimizer_(buffers_, buckets_, OptionsOf(config.optimizer()), config.optimizer().zero1()) {}
+      optimizer_(MakeOptimizer(config.optimizer(), buffers_, buckets_)) {}
 
 StepResult Trainer::TrainStep(int64_t step, const std::function<StepVotes()>& votes) {
   StepResult result;
@@ -221,12 +234,12 @@ StepResult Trainer::TrainStep(int64_t step, const std::function<StepVotes()>& vo
       DecideStep(buffers_, buckets_, figures.losses_5, config_.optimizer().clip_norm(), skip_rule_,
                  *mesh_.world);
   result.learning_rate = LearningRate(config_.optimizer(), step, TotalSteps(config_));
-  optimizer_.Step(result.learning_rate, decision.clip_scale, decision.skip);
+  optimizer_->Step(result.learning_rate, decision.clip_scale, decision.skip);
   model_->ParametersChanged();
   own_losses_finite_ =
       ReadFigures(decision, figures.losses_5, figures.tokens_LN, figures.dropped_LN, &result);
-  if (result.skipped) optimizer_.TakeBackStep();
-  result.skipped_steps = step + 1 - optimizer_.steps();
+  if (result.skipped) optimizer_->TakeBackStep();
+  result.skipped_steps = step + 1 - optimizer_->steps();
   watch.Lap("optimizer", &result.seconds.optimizer);
   if (votes) result.votes = votes();
   ShareResult(Since(before, mesh_), &result, *mesh_.world);

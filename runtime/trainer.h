@@ -17,10 +17,10 @@
 
 #include "configs/run.pb.h"
 #include "model/language_model.h"
-#include "parallel/adamw.h"
 #include "parallel/flat_buffer.h"
 #include "parallel/gradient_bucket.h"
 #include "parallel/gradient_reducer.h"
+#include "parallel/optimizer.h"
 #include "parallel/process_mesh.h"
 #include "parallel/step_decision.h"
 #include "runtime/dataset.h"
@@ -114,7 +114,7 @@ class Trainer {
   std::vector<FlatBuffer>& buffers() { return buffers_; }
   const std::vector<GradientBucket>& buckets() const { return buckets_; }
   const GradientReducer& reducer() const { return reducer_; }
-  AdamW& optimizer() { return optimizer_; }
+  Optimizer& optimizer() { return *optimizer_; }
 
  private:
   // What a step has on the device until its end.
@@ -134,7 +134,7 @@ class Trainer {
   std::vector<FlatBuffer> buffers_;
   std::vector<GradientBucket> buckets_;
   GradientReducer reducer_;
-  AdamW optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   PhaseObserver phase_observer_;
   SkipRule skip_rule_ = SkipRule::kTogether;
   bool own_losses_finite_ = true;

@@ -72,12 +72,7 @@ struct Saving {
 // This rank's values and moments. Collective.
 NamedTensors StateOf(Trainer& trainer) {
   NamedTensors state = Values(trainer);
-  for (size_t i = 0; i < trainer.buffers().size(); ++i) {
-    for (const auto moment : {AdamW::Moment::kFirst, AdamW::Moment::kSecond}) {
-      state[std::to_string(i) + (moment == AdamW::Moment::kFirst ? " first" : " second")] =
-          trainer.optimizer().Moments(i, moment).clone();
-    }
-  }
+  state.merge(OptimizerState(trainer));
   return state;
 }
 

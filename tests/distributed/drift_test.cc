@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/adamw.h"
 #include "parallel/replica_check.h"
 #include "runtime/pretrain.h"
 #include "tests/support/mpi_test.h"
@@ -62,10 +63,10 @@ NamedTensor TensorAt(const Place& place, Trainer& trainer) {
         continue;
       }
       const std::string what = place.what;
-      const auto moment = what[0] == 'f' ? AdamW::Moment::kFirst : AdamW::Moment::kSecond;
+      const size_t kind = what[0] == 'f' ? AdamW::kFirst : AdamW::kSecond;
       return GlobalViews(parameter, what == "value"
                                         ? parameter.value
-                                        : buffer.View(trainer.optimizer().Moments(b, moment), p))
+                                        : buffer.View(trainer.optimizer().State(b, kind), p))
           .front();
     }
   }

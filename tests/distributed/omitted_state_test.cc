@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/adamw.h"
 #include "runtime/checkpoint.h"
 #include "tests/support/run_comparison.h"
 #include "tests/support/tiny_run.h"
@@ -50,11 +51,11 @@ Item ValuesOf(const std::string& name, const ParameterTest& lost) {
           }};
 }
 
-Item MomentsOf(const std::string& name, AdamW::Moment moment) {
+Item MomentsOf(const std::string& name, size_t moment) {
   return {name, [moment](State& state) {
-            AdamW& optimizer = state.trainer.optimizer();
+            Optimizer& optimizer = state.trainer.optimizer();
             for (size_t b = 0; b < state.trainer.buffers().size(); ++b)
-              optimizer.SetMoments(b, moment, 0, at::zeros_like(optimizer.Moments(b, moment)));
+              optimizer.SetState(b, moment, 0, at::zeros_like(optimizer.State(b, moment)));
           }};
 }
 
@@ -89,8 +90,8 @@ std::vector<Item> Items() {
       ValuesOf("expert embeddings", named("expert_embedding")),
       ValuesOf("a router", named("h.2.mlp.router")),
       ValuesOf("one bias", named("h.1.ln_2.bias")),
-      MomentsOf("first moments", AdamW::Moment::kFirst),
-      MomentsOf("second moments", AdamW::Moment::kSecond),
+      MomentsOf("first moments", AdamW::kFirst),
+      MomentsOf("second moments", AdamW::kSecond),
       {"the count of updates", [](State& state) { state.trainer.optimizer().set_steps(0); }},
       {"the step", [](State& state) { state.info.step = kStop - 1; }},
       {"the seed", [](State& state) { state.info.config.mutable_runtime()->set_seed(6); }},

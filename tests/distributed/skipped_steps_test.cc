@@ -73,20 +73,16 @@ void Stop(Trainer& trainer) { trainer.set_phase_observer({}); }
 
 // All that a step may change. Collective with ZeRO-1.
 struct State {
-  NamedTensors values;
-  std::vector<at::Tensor> moments;
+  NamedTensors tensors;
   int64_t updates;
 
-  explicit State(Trainer& trainer) : values(Values(trainer)), updates(trainer.optimizer().steps()) {
-    for (size_t buffer = 0; buffer < trainer.buffers().size(); ++buffer) {
-      for (const auto moment : {AdamW::Moment::kFirst, AdamW::Moment::kSecond})
-        moments.push_back(trainer.optimizer().Moments(buffer, moment).clone());
-    }
+  explicit State(Trainer& trainer)
+      : tensors(Values(trainer)), updates(trainer.optimizer().steps()) {
+    tensors.merge(OptimizerState(trainer));
   }
   bool operator==(const State& other) const {
-    bool equal = updates == other.updates && values.size() == other.values.size();
-    for (const auto& [name, value] : values) equal &= value.equal(other.values.at(name));
-    for (size_t i = 0; i < moments.size(); ++i) equal &= moments[i].equal(other.moments[i]);
+    bool equal = updates == other.updates && tensors.size() == other.tensors.size();
+    for (const auto& [name, tensor] : tensors) equal &= tensor.equal(other.tensors.at(name));
     return equal;
   }
 };

@@ -89,8 +89,8 @@ double ErrorAfterSteps(at::ScalarType dtype, const AdamWOptions& options) {
   EXPECT_EQ(optimizer.steps(), 6);
   double error = 0;
   const at::Tensor values = buffer.values().to(at::kDouble);
-  const at::Tensor first = optimizer.Moments(0, AdamW::Moment::kFirst).to(at::kDouble);
-  const at::Tensor second = optimizer.Moments(0, AdamW::Moment::kSecond).to(at::kDouble);
+  const at::Tensor first = optimizer.State(0, AdamW::Moment::kFirst).to(at::kDouble);
+  const at::Tensor second = optimizer.State(0, AdamW::Moment::kSecond).to(at::kDouble);
   const auto compare = [&error](double got, double want) {
     error = std::max(error, std::abs(got - want) / std::max(1.0, std::abs(want)));
   };
@@ -143,7 +143,7 @@ TEST(AdamWTest, SkippedStepChangesNothing) {
       EXPECT_TRUE(at::equal(skipping.buffers[0].values(), plain.buffers[0].values()));
       for (const auto moment : {AdamW::Moment::kFirst, AdamW::Moment::kSecond}) {
         EXPECT_TRUE(
-            at::equal(skipping.optimizer.Moments(0, moment), plain.optimizer.Moments(0, moment)));
+            at::equal(skipping.optimizer.State(0, moment), plain.optimizer.State(0, moment)));
       }
     }
   }
@@ -161,7 +161,7 @@ TEST(AdamWTest, BucketsDoNotChangeTheBits) {
           model->optimizer.set_steps(step - 1);
           if (step == 1) {
             for (const auto moment : {AdamW::Moment::kFirst, AdamW::Moment::kSecond})
-              model->optimizer.Moments(0, moment).zero_();
+              model->optimizer.State(0, moment).zero_();
           }
           FillGradients(model->buffers[0], step);
           model->optimizer.Step(1e-2);
@@ -181,9 +181,9 @@ TEST(AdamWTest, RestoredStateGoesOnBitForBit) {
     if (step == 4) {
       second.buffers[0].values().copy_(first.buffers[0].values());
       for (const auto moment : {AdamW::Moment::kFirst, AdamW::Moment::kSecond}) {
-        const at::Tensor moments = first.optimizer.Moments(0, moment);
-        second.optimizer.SetMoments(0, moment, 0, moments.narrow(0, 0, 40));
-        second.optimizer.SetMoments(0, moment, 40, moments.narrow(0, 40, moments.numel() - 40));
+        const at::Tensor moments = first.optimizer.State(0, moment);
+        second.optimizer.SetState(0, moment, 0, moments.narrow(0, 0, 40));
+        second.optimizer.SetState(0, moment, 40, moments.narrow(0, 40, moments.numel() - 40));
       }
       second.optimizer.set_steps(first.optimizer.steps());
     }

@@ -207,6 +207,33 @@ TEST(ValidateConfigTest, NamesBothFieldsOfABrokenRelation) {
               HasSubstr("set mesh.device=cuda"));
 }
 
+TEST(ValidateConfigTest, RefusesWhatTheOptimizerDoesNotUse) {
+  const std::string adafactor = "optimizer.kind=adafactor";
+  const auto valid = [](const std::vector<std::string>& overrides) {
+    RunConfig config = *LoadConfig("", overrides);
+    config.mutable_train()->set_steps(1000);
+    return ValidateConfig(config).ok();
+  };
+  EXPECT_TRUE(valid({adafactor, "optimizer.decay_rate=0.9"}));
+  EXPECT_TRUE(valid({adafactor, "optimizer.weight_decay=0.1"})) << "as by default";
+  for (const char* field : {"beta1=0.8", "beta2=0.8", "epsilon=0.1", "weight_decay=0",
+                            "no_decay=wte.*", "zero1=true"}) {
+    const std::string setting = std::string("optimizer.") + field;
+    EXPECT_TRUE(valid({setting}));
+    EXPECT_THAT(ValidationErrorOf({adafactor, setting}),
+                AllOf(HasSubstr(setting.substr(0, setting.find('=')) + " is set"),
+                      HasSubstr("optimizer.kind is adafactor"), HasSubstr("adamw")));
+  }
+  for (const char* field :
+       {"decay_rate=0.9", "epsilon1=1e-20", "epsilon2=0.1", "clipping_threshold=0",
+        "min_dim_size_to_factor=4", "multiply_by_parameter_scale=false"}) {
+    const std::string setting = std::string("optimizer.") + field;
+    EXPECT_THAT(ValidationErrorOf({setting}),
+                AllOf(HasSubstr(setting.substr(0, setting.find('=')) + " is set"),
+                      HasSubstr("set optimizer.kind to adafactor")));
+  }
+}
+
 TEST(LoadConfigTest, APresetFillsInWhatIsNotGiven) {
   const RunConfig official = *LoadConfig("", {"hyper.preset=official_v1", "hyper.share=layer"});
   EXPECT_EQ(official.hyper().agg(), HyperConfig::sum);

@@ -300,8 +300,8 @@ TEST(GrowthTest, CarriesMomentsByTheChainRule) {
   std::vector<NamedTensor> tensors;
   for (const Parameter& parameter : source.model->parameters()) {
     for (const NamedTensor& view : GlobalViews(parameter, parameter.value)) {
-      tensors.push_back({kFirstMomentPrefix + view.name, view.tensor});
-      tensors.push_back({kSecondMomentPrefix + view.name, view.tensor.square()});
+      tensors.push_back({"optimizer.first_moment." + view.name, view.tensor});
+      tensors.push_back({"optimizer.second_moment." + view.name, view.tensor.square()});
     }
   }
   const auto moments = std::make_shared<TensorsInMemory>(tensors);

@@ -57,6 +57,25 @@ TEST(LearningRateTest, ConstantStaysAtThePeak) {
   for (const int64_t step : {4, 5, 9, 1000}) EXPECT_EQ(LearningRate(config, step, 10), 1.0);
 }
 
+TEST(LearningRateTest, FlatWarmupIsThePeak) {
+  OptimizerConfig config = Config(4);
+  config.set_warmup(OptimizerConfig::flat);
+  for (const int64_t step : {0, 3, 4}) EXPECT_EQ(LearningRate(config, step, 105), 1.0);
+  EXPECT_NEAR(LearningRate(config, 54, 105), 0.55, 1e-12);
+}
+
+// As configs/run.proto says it can be had; the length of the run does not matter.
+TEST(LearningRateTest, OfT5) {
+  OptimizerConfig config = Config(9999, OptimizerConfig::inverse_sqrt);
+  config.set_warmup(OptimizerConfig::flat);
+  config.set_learning_rate(0.01);
+  config.set_min_learning_rate(0);
+  for (const int64_t step : {1, 2, 9999, 10000, 10001, 550000, 10000000}) {
+    const double expected = 1 / std::sqrt(std::max(static_cast<double>(step), 10000.0));
+    EXPECT_NEAR(LearningRate(config, step - 1, 550000), expected, 1e-15);
+  }
+}
+
 TEST(LearningRateTest, ShortRuns) {
   for (const auto schedule : {OptimizerConfig::cosine, OptimizerConfig::linear,
                               OptimizerConfig::inverse_sqrt, OptimizerConfig::constant}) {

@@ -53,6 +53,25 @@ TEST(PlanMemoryTest, Zero1SharesMomentsOverTheRanksThatHoldTheSame) {
   EXPECT_EQ(plan.gradients, plan.parameters);
 }
 
+// A row and a column of each matrix that is large enough, and all else: two experts of eight.
+TEST(PlanMemoryTest, CountsTheSmallStateOfAdafactor) {
+  const std::vector<std::string> adafactor = {"model.kind=moe", "optimizer.kind=adafactor",
+                                              "train.steps=100", "checkpoint.every=10"};
+  const MemoryPlan plan = Plan(adafactor, 8, 4);
+  const int64_t block = 2 * 768 + (768 + 2304) + 2304 + (768 + 768) + 768 + 2 * 768 + 768 * 8;
+  const int64_t expert = (768 + 3072) + 3072 + (3072 + 768) + 768;
+  const int64_t other = (50257 + 768) + (256 + 768) + 2 * 768;
+  EXPECT_EQ(plan.moments, 4 * (other + 2 * (block + 2 * expert)));
+  EXPECT_EQ(plan.snapshot, plan.parameters + plan.moments);
+  std::vector<std::string> small = adafactor;
+  small.insert(small.end(), {"train.freeze=wte.*", "runtime.dtype=float64"});
+  EXPECT_EQ(Plan(small, 8, 4).moments, 2 * plan.moments - 8 * (50257 + 768));
+  // Where little is computed, the update of the embedding is what needs most.
+  std::vector<std::string> short_rows = adafactor;
+  short_rows.insert(short_rows.end(), {"model.sequence_length=2", "train.batch_size=1"});
+  EXPECT_EQ(Plan(short_rows).workspace, 2 * 4 * 50257 * 768);
+}
+
 // A copy of all that the first rank holds, where checkpoints are written beside training.
 TEST(PlanMemoryTest, CountsTheSnapshotOfCheckpoints) {
   const std::vector<std::string> often = {"model.kind=moe", "train.steps=100",

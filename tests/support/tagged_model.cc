@@ -96,9 +96,9 @@ void TaggedModel::Fill(int salt, int64_t steps) {
   fill(Values());
   for (size_t b = 0; b < buffers_.size(); ++b) {
     for (const AdamW::Moment moment : kMoments) {
-      const at::Tensor copy = optimizer_->Moments(b, moment).clone();
+      const at::Tensor copy = optimizer_->State(b, moment).clone();
       fill(Moments(b, moment, copy));
-      optimizer_->SetMoments(b, moment, 0, copy);
+      optimizer_->SetState(b, moment, 0, copy);
     }
   }
   optimizer_->set_steps(steps);
@@ -110,7 +110,7 @@ std::vector<std::string> TaggedModel::WrongMoments(int salt) {
   std::vector<std::string> names;
   for (size_t b = 0; b < buffers_.size(); ++b) {
     for (const AdamW::Moment moment : kMoments) {
-      const at::Tensor copy = optimizer_->Moments(b, moment).clone();
+      const at::Tensor copy = optimizer_->State(b, moment).clone();
       for (const std::string& name : Wrong(Moments(b, moment, copy), salt)) names.push_back(name);
     }
   }
@@ -124,7 +124,7 @@ bool TaggedModel::AllZero() {
   for (size_t b = 0; b < buffers_.size(); ++b) {
     if (!zero(buffers_[b].values())) return false;
     for (const AdamW::Moment moment : kMoments) {
-      if (!zero(optimizer_->Moments(b, moment))) return false;
+      if (!zero(optimizer_->State(b, moment))) return false;
     }
   }
   return optimizer_->steps() == 0;

@@ -139,6 +139,19 @@ ProcessMesh OneRankMesh() {
 NamedTensors Gradients(Trainer& trainer) { return Collect(trainer, true); }
 NamedTensors Values(Trainer& trainer) { return Collect(trainer, false); }
 
+NamedTensors OptimizerState(Trainer& trainer) {
+  const Optimizer& optimizer = trainer.optimizer();
+  NamedTensors state;
+  for (size_t buffer = 0; buffer < trainer.buffers().size(); ++buffer) {
+    for (size_t kind = 0; kind < optimizer.kinds().size(); ++kind) {
+      const at::Tensor array = optimizer.State(buffer, kind);
+      for (const NamedTensor& view : optimizer.StateViews(buffer, kind, array))
+        state[optimizer.kinds()[kind] + "." + view.name] = view.tensor.clone();
+    }
+  }
+  return state;
+}
+
 double LargestError(const NamedTensors& actual, const NamedTensors& reference) {
   double largest = 0;
   for (const auto& [name, tensor] : reference) largest = std::max(largest, Largest(tensor));

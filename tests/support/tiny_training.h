@@ -45,6 +45,10 @@ using NamedTensors = std::map<std::string, at::Tensor>;
 NamedTensors Gradients(Trainer& trainer);
 NamedTensors Values(Trainer& trainer);
 
+// Copies of this rank's optimizer state under its names in a checkpoint, but for "optimizer.".
+// Sharded, collective over the world.
+NamedTensors OptimizerState(Trainer& trainer);
+
 // The largest of max|a-b| / max(max|b|, 1e-3 * largest element of all of `reference`) over the
 // tensors of `actual`; infinite if one is not in `reference`.
 double LargestError(const NamedTensors& actual, const NamedTensors& reference);
