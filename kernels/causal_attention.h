@@ -5,16 +5,9 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "kernels/keyed_random.h"
+#include "kernels/attention.h"
 
 namespace hypermoe {
-
-// Dropout of attention probabilities. probability 0: none, and the rest is not looked at.
-struct AttentionDropout {
-  double probability = 0;
-  RandomKey key;
-  at::Tensor row_ids_B;  // int64: global rows, see KeyedDropout
-};
 
 // [B,H,S,C]: query s attends to keys 0 .. L - S + s (the queries are the last S of L positions; S
 // == L or S == 1). B may be 0. float32, float64 or bfloat16. Differentiable. Without dropout

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "kernels/grouped_gemm_ffn.h"
+#include "kernels/keyed_dropout.h"
 #include "kernels/matrix_product.h"
 #include "kernels/optional_tensor.h"
 #include "kernels/small_ffn.h"
@@ -108,21 +109,27 @@ class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> 
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& up,
                             const std::optional<at::Tensor>& up_bias, const at::Tensor& down,
                             const std::optional<at::Tensor>& down_bias,
-                            const std::vector<int64_t>& rows_per_group, int64_t activation) {
+                            const std::vector<int64_t>& rows_per_group, int64_t activation,
+                            const InnerDropout& dropout) {
     const at::ScalarType dtype = x.scalar_type();
     const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype);
     const Pieces pre =
         GroupedLinear(Cut(x, rows_per_group), up_cast, Cast(up_bias, dtype), rows_per_group);
+    const at::Tensor mask = DropoutMask({x.size(0), up.size(-1)}, dropout.probability, dropout.key,
+                                        dropout.token_ids_R);
+    const Pieces masks = mask.defined() ? Cut(mask, rows_per_group) : Pieces();
     Pieces hidden;
-    for (const at::Tensor& rows : pre) {
-      hidden.push_back(Activate(rows, static_cast<Activation>(activation)));
+    for (size_t i = 0; i < pre.size(); ++i) {
+      hidden.push_back(Activate(pre[i], static_cast<Activation>(activation)));
+      if (mask.defined()) DropInto(hidden[i], hidden[i], masks[i], dropout.probability);
     }
-    variable_list saved = {x, up, down, up_cast, down_cast};
+    variable_list saved = {x, up, down, up_cast, down_cast, mask};
     saved.insert(saved.end(), pre.begin(), pre.end());
     saved.insert(saved.end(), hidden.begin(), hidden.end());
     ctx->save_for_backward(saved);
     ctx->saved_data["rows_per_group"] = rows_per_group;
     ctx->saved_data["activation"] = activation;
+    ctx->saved_data["dropout"] = dropout.probability;
     ctx->saved_data["up_bias"] = up_bias.has_value() && up_bias->requires_grad();
     ctx->saved_data["down_bias"] = down_bias.has_value() && down_bias->requires_grad();
     return Join(GroupedLinear(hidden, down_cast, Cast(down_bias, dtype), rows_per_group),
@@ -133,15 +140,19 @@ class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> 
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &up = saved[1], &down = saved[2], &up_cast = saved[3],
                      &down_cast = saved[4];
-    const auto middle = saved.begin() + 5 + static_cast<int64_t>(saved.size() - 5) / 2;
-    const Pieces pre(saved.begin() + 5, middle), hidden(middle, saved.end());
+    const at::Tensor& mask = saved[5];
+    const auto first = saved.begin() + 6, middle = first + (saved.end() - first) / 2;
+    const Pieces pre(first, middle), hidden(middle, saved.end());
     const std::vector<int64_t> rows = ctx->saved_data["rows_per_group"].toIntVector();
     const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
+    const double probability = ctx->saved_data["dropout"].toDouble();
     const Pieces grad = Cut(grads[0].contiguous(), rows);
 
     const at::Tensor grad_down = GroupedLinearWeightGrad(hidden, grad, rows, down);
     Pieces grad_pre = GroupedLinearInputGrad(grad, down_cast, rows);
+    const Pieces masks = mask.defined() ? Cut(mask, rows) : Pieces();
     for (size_t i = 0; i < grad_pre.size(); ++i) {
+      if (mask.defined()) DropInto(grad_pre[i], grad_pre[i], masks[i], probability);
       grad_pre[i] = ActivateBackward(grad_pre[i], pre[i], activation);
     }
     const at::Tensor grad_up = GroupedLinearWeightGrad(Cut(x, rows), grad_pre, rows, up);
@@ -150,14 +161,25 @@ class GroupedFfnFunction : public torch::autograd::Function<GroupedFfnFunction> 
     if (ctx->saved_data["down_bias"].toBool()) grad_down_bias = GroupedBiasGrad(grad, rows, down);
     if (x.requires_grad())
       grad_x = Join(GroupedLinearInputGrad(grad_pre, up_cast, rows), x.size(1), x.options());
-    return {grad_x, grad_up, grad_up_bias, grad_down, grad_down_bias, {}, {}};
+    return {grad_x, grad_up, grad_up_bias, grad_down, grad_down_bias, {}, {}, {}};
   }
 };
+
+void CheckTokenIds(const InnerDropout& dropout, const at::Tensor& x_RD) {
+  if (dropout.probability == 0) return;
+  const at::Tensor& ids = dropout.token_ids_R;
+  TORCH_CHECK(ids.defined() && ids.dim() == 1 && ids.size(0) == x_RD.size(0) &&
+                  ids.device() == x_RD.device(),
+              "GroupedFfn: dropout expects the ids of tokens, one for each of ", x_RD.size(0),
+              " rows on ", x_RD.device(), "; got ", ids.toString(),
+              ids.defined() ? c10::str(" of shape ", ids.sizes(), " on ", ids.device()) : "");
+}
 
 }  // namespace
 
 at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
-                      const GroupedFfnWeights& weights, Activation activation) {
+                      const GroupedFfnWeights& weights, Activation activation,
+                      const InnerDropout& dropout) {
   const int64_t total = std::accumulate(rows_per_group.begin(), rows_per_group.end(), int64_t{0});
   TORCH_CHECK(x_RD.dim() == 2 && total == x_RD.size(0), "GroupedFfn: groups hold ", total,
               " rows, x has shape ", x_RD.sizes());
@@ -169,13 +191,14 @@ at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_p
               " do not fit weights ", up.sizes(), " and ", down.sizes());
   TORCH_CHECK(weights.up_GF.defined() == weights.down_GD.defined(),
               "GroupedFfn: give both biases or none");
+  CheckTokenIds(dropout, x_RD);
   if (IsSmallFfn(rows_per_group, weights))
-    return SmallFfn(x_RD, rows_per_group, weights, activation);
+    return SmallFfn(x_RD, rows_per_group, weights, activation, dropout);
   if (IsGroupedGemmFfn(x_RD, weights))
-    return GroupedGemmFfn(x_RD, rows_per_group, weights, activation);
+    return GroupedGemmFfn(x_RD, rows_per_group, weights, activation, dropout);
   return GroupedFfnFunction::apply(x_RD.contiguous(), up, OptionalTensor(weights.up_GF), down,
                                    OptionalTensor(weights.down_GD), rows_per_group,
-                                   static_cast<int64_t>(activation));
+                                   static_cast<int64_t>(activation), dropout);
 }
 
 }  // namespace hypermoe

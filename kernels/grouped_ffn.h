@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/activation.h"
+#include "kernels/random_key.h"
 
 namespace hypermoe {
 
@@ -22,14 +23,23 @@ struct GroupedFfnWeights {
   at::Tensor down_GD;   // its bias
 };
 
-// y_RD: for every group g and its rows x, activation(x up_g + bias) down_g + bias. rows_per_group
-// sums to R; groups may be empty, R may be 0. float32, float64 or bfloat16, as x has it: weights of
-// another dtype are cast (small networks cast x to theirs instead if it is wider: small_ffn.h),
-// their gradients are in their own. Differentiable in x and all weights, of which those that do not
-// require grad cost nothing in backward; matrices that have gradients already get theirs added in
-// place (weight_gradient.h), where a group without rows adds nothing. On the CPU sums
-// over rows run in row order within one matrix product per group.
+// Dropout of what the activation gives, as KeyedDropout drops a row of F elements for each token.
+// probability 0: none, and the rest is not looked at.
+struct InnerDropout {
+  double probability = 0;
+  RandomKey key;
+  at::Tensor token_ids_R;  // int64, on x's device: the token that each row is, in every layout
+};
+
+// y_RD: for every group g and its rows x, dropout(activation(x up_g + bias)) down_g + bias.
+// rows_per_group sums to R; groups may be empty, R may be 0. float32, float64 or bfloat16, as x has
+// it: weights of another dtype are cast (small networks cast x to theirs instead if it is wider:
+// small_ffn.h), their gradients are in their own. Differentiable in x and all weights, of which
+// those that do not require grad cost nothing in backward; matrices that have gradients already get
+// theirs added in place (weight_gradient.h), where a group without rows adds nothing. On the CPU
+// sums over rows run in row order within one matrix product per group.
 at::Tensor GroupedFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
-                      const GroupedFfnWeights& weights, Activation activation);
+                      const GroupedFfnWeights& weights, Activation activation,
+                      const InnerDropout& dropout = {});
 
 }  // namespace hypermoe

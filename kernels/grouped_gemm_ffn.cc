@@ -11,6 +11,7 @@
 
 #include "kernels/element_type_of.h"
 #include "kernels/grouped_rows_arguments.h"
+#include "kernels/keyed_dropout.h"
 #include "kernels/optional_tensor.h"
 #include "kernels/weight_gradient.h"
 
@@ -77,17 +78,22 @@ class GroupedGemmFfnFunction : public torch::autograd::Function<GroupedGemmFfnFu
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& up,
                             const std::optional<at::Tensor>& up_bias, const at::Tensor& down,
                             const std::optional<at::Tensor>& down_bias,
-                            const std::vector<int64_t>& rows_per_group, int64_t activation) {
+                            const std::vector<int64_t>& rows_per_group, int64_t activation,
+                            const InnerDropout& dropout) {
     const at::ScalarType dtype = x.scalar_type();
     const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype),
                      ends_G = EndsOf(rows_per_group, x.device());
     const at::Tensor pre = at::_grouped_mm(x, up_cast, ends_G), hidden = at::empty_like(pre);
     AddBias(pre, Cast(up_bias, dtype), ends_G, static_cast<Activation>(activation), hidden);
+    const at::Tensor mask =
+        DropoutMask({x.size(0), up.size(2)}, dropout.probability, dropout.key, dropout.token_ids_R);
+    if (mask.defined()) DropInto(hidden, hidden, mask, dropout.probability);
     const at::Tensor y = at::_grouped_mm(hidden, down_cast, ends_G);
     AddBias(y, Cast(down_bias, dtype), ends_G, static_cast<Activation>(activation), {});
-    ctx->save_for_backward({x, up, down, up_cast, down_cast, pre, hidden, ends_G});
+    ctx->save_for_backward({x, up, down, up_cast, down_cast, pre, hidden, mask, ends_G});
     ctx->saved_data["rows_per_group"] = rows_per_group;
     ctx->saved_data["activation"] = activation;
+    ctx->saved_data["dropout"] = dropout.probability;
     ctx->saved_data["up_bias"] = up_bias.has_value() && up_bias->requires_grad();
     ctx->saved_data["down_bias"] = down_bias.has_value() && down_bias->requires_grad();
     return y;
@@ -96,11 +102,15 @@ class GroupedGemmFfnFunction : public torch::autograd::Function<GroupedGemmFfnFu
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &up = saved[1], &down = saved[2], &up_cast = saved[3],
-                     &down_cast = saved[4], &pre = saved[5], &hidden = saved[6], &ends_G = saved[7];
+                     &down_cast = saved[4], &pre = saved[5], &hidden = saved[6], &mask = saved[7],
+                     &ends_G = saved[8];
     const std::vector<int64_t> rows_per_group = ctx->saved_data["rows_per_group"].toIntVector();
     const at::Tensor grad = grads[0].contiguous();
-    const at::Tensor grad_pre =
-        ActivateBackward(at::_grouped_mm(grad, down_cast.transpose(1, 2), ends_G), pre,
+    const at::Tensor grad_pre = at::_grouped_mm(grad, down_cast.transpose(1, 2), ends_G);
+    if (mask.defined()) {
+      DropInto(grad_pre, grad_pre, mask, ctx->saved_data["dropout"].toDouble());
+    }
+    ActivateBackwardInto(grad_pre, grad_pre, pre,
                          static_cast<Activation>(ctx->saved_data["activation"].toInt()));
     at::Tensor grad_x, grad_up_bias, grad_down_bias;
     if (x.requires_grad()) grad_x = at::_grouped_mm(grad_pre, up_cast.transpose(1, 2), ends_G);
@@ -113,7 +123,8 @@ class GroupedGemmFfnFunction : public torch::autograd::Function<GroupedGemmFfnFu
     }
     if (ctx->saved_data["up_bias"].toBool()) grad_up_bias = BiasGradient(grad_pre, ends_G, up);
     if (ctx->saved_data["down_bias"].toBool()) grad_down_bias = BiasGradient(grad, ends_G, down);
-    return {grad_x, grad_up.ToReturn(), grad_up_bias, grad_down.ToReturn(), grad_down_bias, {}, {}};
+    return {grad_x, grad_up.ToReturn(), grad_up_bias, grad_down.ToReturn(), grad_down_bias, {}, {},
+            {}};
   }
 };
 
@@ -127,12 +138,13 @@ bool IsGroupedGemmFfn(const at::Tensor& x_RD, const GroupedFfnWeights& weights) 
 }
 
 at::Tensor GroupedGemmFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
-                          const GroupedFfnWeights& weights, Activation activation) {
+                          const GroupedFfnWeights& weights, Activation activation,
+                          const InnerDropout& dropout) {
   TORCH_CHECK(x_RD.size(0) <= std::numeric_limits<int32_t>::max(), "GroupedFfn: ", x_RD.size(0),
               " rows, expected fewer than 2^31");
   return GroupedGemmFfnFunction::apply(
       x_RD.contiguous(), weights.up_GDF, OptionalTensor(weights.up_GF), weights.down_GFD,
-      OptionalTensor(weights.down_GD), rows_per_group, static_cast<int64_t>(activation));
+      OptionalTensor(weights.down_GD), rows_per_group, static_cast<int64_t>(activation), dropout);
 }
 
 }  // namespace hypermoe

@@ -20,6 +20,7 @@ bool IsGroupedGemmFfn(const at::Tensor& x_RD, const GroupedFfnWeights& weights);
 // As GroupedFfn, whose checks have been made. Products are rounded to bfloat16, then added to
 // gradients in the weights' precision; a group without rows adds nothing.
 at::Tensor GroupedGemmFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
-                          const GroupedFfnWeights& weights, Activation activation);
+                          const GroupedFfnWeights& weights, Activation activation,
+                          const InnerDropout& dropout);
 
 }  // namespace hypermoe

@@ -15,4 +15,13 @@ namespace hypermoe {
 at::Tensor KeyedDropout(const at::Tensor& x, double probability, const RandomKey& key,
                         const at::Tensor& row_ids_B);
 
+// The two steps of it, for kernels with a backward of their own; not differentiable. The mask that
+// an x of these sizes gets, on the device of row_ids_B: uint8, 1 where an element is kept;
+// undefined if the probability is 0.
+at::Tensor DropoutMask(at::IntArrayRef sizes, double probability, const RandomKey& key,
+                       const at::Tensor& row_ids_B);
+// Writes x (the gradient of what was kept, in backward) with the mask applied to `out` of the same
+// shape, which may be x.
+void DropInto(at::Tensor out, const at::Tensor& x, const at::Tensor& mask, double probability);
+
 }  // namespace hypermoe

@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "kernels/activation.h"
+#include "kernels/keyed_dropout.h"
 #include "kernels/optional_tensor.h"
 #include "kernels/side_by_side.h"
 #include "kernels/small_gemm.h"
@@ -112,7 +113,8 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& up,
                             const std::optional<at::Tensor>& up_bias, const at::Tensor& down,
                             const std::optional<at::Tensor>& down_bias,
-                            const std::vector<int64_t>& rows_per_group, int64_t activation) {
+                            const std::vector<int64_t>& rows_per_group, int64_t activation,
+                            const InnerDropout& dropout) {
     const at::ScalarType dtype = ProductType(x.scalar_type(), up.scalar_type());
     const at::Tensor up_cast = up.to(dtype), down_cast = down.to(dtype);
     const at::Tensor up_bias_cast = Cast(up_bias, dtype), down_bias_cast = Cast(down_bias, dtype);
@@ -121,16 +123,23 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
     };
     const at::Tensor pre = at::empty({x.size(0), up.size(2)}, x.options().dtype(dtype)),
                      hidden = at::empty_like(pre), y = at::empty_like(x);
+    const at::Tensor mask =
+        DropoutMask({x.size(0), up.size(2)}, dropout.probability, dropout.key, dropout.token_ids_R);
     ForEachPiece(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
       Product(RowsOf(pre, piece), RowsOf(x, piece).to(dtype), OfGroup(up_cast, piece),
               bias_of(up_bias_cast, piece), AheadOf(OfGroup(down_cast, piece)));
-      ActivateInto(RowsOf(hidden, piece), RowsOf(pre, piece), static_cast<Activation>(activation));
-      Product(RowsOf(y, piece), RowsOf(hidden, piece), OfGroup(down_cast, piece),
+      const at::Tensor activated = RowsOf(hidden, piece);
+      ActivateInto(activated, RowsOf(pre, piece), static_cast<Activation>(activation));
+      if (mask.defined()) {
+        DropInto(activated, activated, RowsOf(mask, piece), dropout.probability);
+      }
+      Product(RowsOf(y, piece), activated, OfGroup(down_cast, piece),
               bias_of(down_bias_cast, piece));
     });
-    ctx->save_for_backward({x, up, down, up_cast, down_cast, pre, hidden});
+    ctx->save_for_backward({x, up, down, up_cast, down_cast, pre, hidden, mask});
     ctx->saved_data["rows_per_group"] = rows_per_group;
     ctx->saved_data["activation"] = activation;
+    ctx->saved_data["dropout"] = dropout.probability;
     ctx->saved_data["up_bias"] = up_bias.has_value() && up_bias->requires_grad();
     ctx->saved_data["down_bias"] = down_bias.has_value() && down_bias->requires_grad();
     return y;
@@ -139,9 +148,10 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &up = saved[1], &down = saved[2], &up_cast = saved[3],
-                     &down_cast = saved[4], &pre = saved[5], &hidden = saved[6];
+                     &down_cast = saved[4], &pre = saved[5], &hidden = saved[6], &mask = saved[7];
     const std::vector<int64_t> rows_per_group = ctx->saved_data["rows_per_group"].toIntVector();
     const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
+    const double probability = ctx->saved_data["dropout"].toDouble();
     const at::ScalarType dtype = pre.scalar_type();
     const at::Tensor grad = grads[0].contiguous(), grad_pre = at::empty_like(pre);
     const at::Tensor grad_x = x.requires_grad() ? at::empty_like(x) : at::Tensor();
@@ -149,6 +159,7 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
       at::Tensor rows = RowsOf(grad_pre, piece);
       Product(rows, RowsOf(grad, piece).to(dtype), OfGroup(down_cast, piece).t(), {},
               AheadOf(OfGroup(up_cast, piece)));
+      if (mask.defined()) DropInto(rows, rows, RowsOf(mask, piece), probability);
       ActivateBackwardInto(rows, rows, RowsOf(pre, piece), activation);
       if (grad_x.defined()) Product(RowsOf(grad_x, piece), rows, OfGroup(up_cast, piece).t(), {});
     });
@@ -173,7 +184,8 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
       add_bias(grad_up_bias, grad_pre, piece);
       add_bias(grad_down_bias, grad, piece);
     });
-    return {grad_x, grad_up.ToReturn(), grad_up_bias, grad_down.ToReturn(), grad_down_bias, {}, {}};
+    return {grad_x, grad_up.ToReturn(), grad_up_bias, grad_down.ToReturn(), grad_down_bias, {}, {},
+            {}};
   }
 };
 
@@ -188,10 +200,11 @@ bool IsSmallFfn(const std::vector<int64_t>& rows_per_group, const GroupedFfnWeig
 }
 
 at::Tensor SmallFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
-                    const GroupedFfnWeights& weights, Activation activation) {
+                    const GroupedFfnWeights& weights, Activation activation,
+                    const InnerDropout& dropout) {
   return SmallFfnFunction::apply(x_RD.contiguous(), weights.up_GDF, OptionalTensor(weights.up_GF),
                                  weights.down_GFD, OptionalTensor(weights.down_GD), rows_per_group,
-                                 static_cast<int64_t>(activation));
+                                 static_cast<int64_t>(activation), dropout);
 }
 
 }  // namespace hypermoe

@@ -23,6 +23,7 @@ bool IsSmallFfn(const std::vector<int64_t>& rows_per_group, const GroupedFfnWeig
 // As GroupedFfn, whose checks have been made; weights have their first axis. The same bits every
 // time with the same number of threads.
 at::Tensor SmallFfn(const at::Tensor& x_RD, const std::vector<int64_t>& rows_per_group,
-                    const GroupedFfnWeights& weights, Activation activation);
+                    const GroupedFfnWeights& weights, Activation activation,
+                    const InnerDropout& dropout);
 
 }  // namespace hypermoe

@@ -59,6 +59,14 @@ GatedRows DetachGates(const at::Tensor& attached, int64_t width, at::ScalarType 
   return {parts[0], parts[1]};
 }
 
+at::Tensor NumberColumns(const at::Tensor& numbers_T, at::ScalarType dtype) {
+  return numbers_T.contiguous().view({-1, 1}).view(dtype);
+}
+
+at::Tensor NumbersOf(const at::Tensor& columns_TC) {
+  return columns_TC.detach().clone(at::MemoryFormat::Contiguous).view(at::kLong).squeeze(1);
+}
+
 at::Tensor ScaleRows(const at::Tensor& rows_TD, const at::Tensor& factor) {
   return factor.defined() ? (rows_TD * factor).to(rows_TD.scalar_type()) : rows_TD;
 }

@@ -18,6 +18,11 @@ struct GatedRows {
 // The opposite. Columns must have been moved as they are: they are bits, not numbers.
 GatedRows DetachGates(const at::Tensor& attached, int64_t width, at::ScalarType gate_dtype);
 
+// [T,c]: the bits of int64 numbers as c columns of a floating-point dtype, which can travel as
+// gates do, and back. Without gradient.
+at::Tensor NumberColumns(const at::Tensor& numbers_T, at::ScalarType dtype);
+at::Tensor NumbersOf(const at::Tensor& columns_TC);
+
 // rows_TD times a factor for each row, or one for all (may be undefined: 1), multiplied in the
 // wider precision; in that of the rows. Differentiable.
 at::Tensor ScaleRows(const at::Tensor& rows_TD, const at::Tensor& factor);

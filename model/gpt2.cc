@@ -2,8 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 
-#include <algorithm>
-#include <string>
+#include <utility>
 
 #include "kernels/keyed_dropout.h"
 #include "kernels/layer_norm.h"
@@ -16,28 +15,17 @@ namespace hypermoe {
 
 Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, TensorChoice tensors,
            std::shared_ptr<TokenDispatcher> dispatcher)
-    : config_(model), tensors_(tensors), sparse_layers_(SparseLayers(model)) {
-  TORCH_CHECK(sparse_layers_.empty() || dispatcher != nullptr,
-              "a sparse model needs a token dispatcher");
+    : config_(model), tensors_(tensors) {
   ParameterFactory factory(seed, at::dtype(tensors.parameters).device(tensors.device),
                            &parameters_);
   const Init embedding = Init::Normal(model.init_std());
   wte_VD_ = factory.Make("wte.weight", {model.vocab_size(), model.hidden_size()}, embedding);
   wpe_SD_ = factory.Make("wpe.weight", {model.sequence_length(), model.hidden_size()}, embedding);
-  SparseParts sparse;
-  sparse.dispatcher = dispatcher;
-  sparse.adapter_width = hyper.bottleneck_dim();
-  if (model.kind() == ModelConfig::hyper) {
-    hyper_ = std::make_unique<HyperNetwork>(hyper, model, sparse_layers_,
-                                            dispatcher->local_experts(), factory);
-    sparse.hyper = hyper_.get();
-  }
+  sparse_.emplace(model, hyper, std::move(dispatcher), factory);
   for (int64_t layer = 0; layer < model.num_layers(); ++layer) {
-    const bool is_sparse =
-        std::find(sparse_layers_.begin(), sparse_layers_.end(), layer) != sparse_layers_.end();
-    blocks_.push_back(
-        std::make_unique<TransformerBlock>(model, layer, is_sparse ? &sparse : nullptr, factory));
-    if (is_sparse) ++sparse.sparse_index;
+    const std::optional<SparseParts> sparse = sparse_->PartsOf(layer);
+    blocks_.push_back(std::make_unique<TransformerBlock>(
+        model, layer, sparse.has_value() ? &*sparse : nullptr, factory));
   }
   ln_f_weight_ = factory.Make("ln_f.weight", {model.hidden_size()}, Init::Constant(1));
   ln_f_bias_ = factory.Make("ln_f.bias", {model.hidden_size()}, Init::Constant(0));
@@ -64,24 +52,21 @@ ModelOutput Gpt2::Forward(const Batch& batch, const ForwardMode& mode) {
     mode.cache->keys.resize(blocks_.size());
     mode.cache->values.resize(blocks_.size());
   }
-  if (hyper_ != nullptr) hyper_->Prepare();
+  sparse_->Prepare();
   at::Tensor x_TD = Embed(batch, mode);
   for (const auto& block : blocks_) {
-    x_TD = mode.recompute ? ForwardRecomputed(*block, x_TD, batch.row_ids_B, mode, &output.routing)
-                          : block->Forward(x_TD, batch.row_ids_B, mode, &output.routing);
+    const BlockPass pass = [&block = *block, row_ids_B = batch.row_ids_B, mode](
+                               const std::vector<at::Tensor>& inputs,
+                               std::vector<RoutingResult>* routing, MoeRecord* record) {
+      return block.Forward(inputs[0], row_ids_B, mode, routing, record);
+    };
+    x_TD = mode.recompute ? ForwardRecomputed(pass, {x_TD}, &output.routing)
+                          : pass({x_TD}, &output.routing, nullptr);
   }
   if (mode.cache != nullptr) mode.cache->length += batch.input_ids_BS.size(1);
   x_TD = LayerNorm(x_TD, ln_f_weight_, ln_f_bias_, config_.layer_norm_epsilon());
   output.logits_TV = LinearTransposed(x_TD, wte_VD_);
   return output;
-}
-
-void Gpt2::FinishBackward() {
-  if (hyper_ != nullptr) hyper_->BackwardThroughGeneration();
-}
-
-void Gpt2::ParametersChanged() {
-  if (hyper_ != nullptr) hyper_->Invalidate();
 }
 
 }  // namespace hypermoe

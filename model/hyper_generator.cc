@@ -24,20 +24,33 @@ HyperGenerator::HyperGenerator(const HyperConfig& config, const ModelConfig& mod
     : config_(config),
       num_experts_(model.num_experts()),
       top_k_(model.top_k()),
-      num_blocks_(model.num_layers()),
+      num_blocks_(NumBlocks(model)),
       width_(model.hidden_size()),
       bottleneck_(config.bottleneck_dim()),
       sparse_layers_(sparse_layers) {
+  for (const int64_t block : sparse_layers) stacks_.push_back(StackOf(model, block));
   MakeEmbeddings(factory);
   MakeGenerators(factory);
 }
 
 std::vector<std::string> HyperGenerator::ScopeNames(HyperConfig::Scope scope) const {
   if (scope == HyperConfig::model) return {"model"};
-  if (scope == HyperConfig::stack) return {"decoder"};  // GPT-2 has no other stack
   std::vector<std::string> names;
-  for (const int64_t block : sparse_layers_) names.push_back(std::to_string(block));
+  for (size_t layer = 0; layer < sparse_layers_.size(); ++layer) {
+    if (scope == HyperConfig::layer) {
+      names.push_back(std::to_string(sparse_layers_[layer]));
+    } else if (layer == 0 || stacks_[layer] != stacks_[layer - 1]) {
+      names.push_back(stacks_[layer] == Stack::kEncoder ? "encoder" : "decoder");
+    }
+  }
   return names;
+}
+
+size_t HyperGenerator::IndexIn(HyperConfig::Scope scope, int64_t layer) const {
+  if (scope == HyperConfig::model) return 0;
+  const auto index = static_cast<size_t>(layer);
+  if (scope == HyperConfig::layer) return index;
+  return stacks_[index] == stacks_[0] ? 0 : 1;
 }
 
 void HyperGenerator::MakeEmbeddings(ParameterFactory& factory) {
@@ -160,9 +173,14 @@ HyperExperts HyperGenerator::Generate(const at::Tensor& k_MQ, int64_t layer) con
 
 HyperExperts HyperGenerator::GenerateAll(const std::vector<at::Tensor>& k_LMQ) const {
   if (generators_.size() == 1) return Generate(generators_[0], at::cat(k_LMQ));
-  std::vector<at::Tensor> down, up, down_offset, up_offset;
+  // Layers that share a generator follow each other.
+  std::vector<std::vector<at::Tensor>> k_by_generator(generators_.size());
   for (size_t layer = 0; layer < k_LMQ.size(); ++layer) {
-    const HyperExperts experts = Generate(generators_[layer], k_LMQ[layer]);
+    k_by_generator[IndexIn(config_.share(), static_cast<int64_t>(layer))].push_back(k_LMQ[layer]);
+  }
+  std::vector<at::Tensor> down, up, down_offset, up_offset;
+  for (size_t i = 0; i < generators_.size(); ++i) {
+    const HyperExperts experts = Generate(generators_[i], at::cat(k_by_generator[i]));
     down.push_back(experts.down_MDA);
     up.push_back(experts.up_MAD);
     if (!config_.gen_bias()) continue;

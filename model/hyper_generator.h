@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "configs/run.pb.h"
+#include "model/config_values.h"
 #include "model/parameter_factory.h"
 
 namespace hypermoe {
@@ -51,7 +52,7 @@ class HyperGenerator {
 
   // Eq. 7 for each row of k_MQ.
   HyperExperts Generate(const at::Tensor& k_MQ, int64_t layer) const;
-  // The same for every layer, joined along the first axis: in one product where the layers share
+  // The same for every layer, joined along the first axis: in one product for layers that share
   // their generator. k_LMQ: a tensor for each layer.
   HyperExperts GenerateAll(const std::vector<at::Tensor>& k_LMQ) const;
 
@@ -77,10 +78,8 @@ class HyperGenerator {
   void MakeEmbeddings(ParameterFactory& factory);
   void MakeGenerators(ParameterFactory& factory);
   std::vector<std::string> ScopeNames(HyperConfig::Scope scope) const;
-  // Index of a layer's own among what `scope` has.
-  static size_t IndexIn(HyperConfig::Scope scope, int64_t layer) {
-    return scope == HyperConfig::layer ? static_cast<size_t>(layer) : 0;
-  }
+  // Index of a layer's own among what `scope` has, in the order of ScopeNames.
+  size_t IndexIn(HyperConfig::Scope scope, int64_t layer) const;
   const Generator& GeneratorOf(int64_t layer) const {
     return generators_[IndexIn(config_.share(), layer)];
   }
@@ -90,6 +89,7 @@ class HyperGenerator {
   HyperConfig config_;
   int64_t num_experts_, top_k_, num_blocks_, width_, bottleneck_;
   std::vector<int64_t> sparse_layers_;
+  std::vector<Stack> stacks_;                  // of the layers, ascending
   std::vector<at::Tensor> expert_embeddings_;  // [N,t'] by scope
   std::vector<SelectionMlp> selection_mlps_;
   std::vector<Generator> generators_;

@@ -4,6 +4,13 @@
 
 namespace hypermoe {
 
+void KeyValueCache::SelectRows(const at::Tensor& rows_B) {
+  for (std::vector<at::Tensor>* of_blocks : {&keys, &values, &encoder_keys, &encoder_values}) {
+    for (at::Tensor& of_block : *of_blocks) of_block = of_block.index_select(0, rows_B);
+  }
+  if (attention_mask_BS.defined()) attention_mask_BS = attention_mask_BS.index_select(0, rows_B);
+}
+
 at::Tensor CrossEntropy(const at::Tensor& logits_TV, const at::Tensor& labels_BS, double divisor) {
   return SumCrossEntropy(logits_TV, labels_BS.reshape({-1}), divisor, kIgnoredLabel);
 }

@@ -19,10 +19,22 @@ namespace hypermoe {
 
 class HyperNetwork;
 
-// Keys and values of the positions seen so far, by block: [B,H,length,C] each. Starts empty.
+// What a decoder has seen so far, for B rows. Starts empty.
 struct KeyValueCache {
+  // Of the positions it has read, by block (of an encoder-decoder: by block of the decoder):
+  // [B,H,length,C] each.
   std::vector<at::Tensor> keys, values;
   int64_t length = 0;
+  // Of an encoder-decoder also the encoder's output, as keys and values of each block of the
+  // decoder, [B,H,S,C], and where it may be attended to (Batch::attention_mask_BS). The first pass
+  // with a cache runs the encoder and fills them; later ones do not look at Batch::input_ids_BS.
+  std::vector<at::Tensor> encoder_keys, encoder_values;
+  at::Tensor attention_mask_BS;
+
+  bool empty() const { return keys.empty(); }
+  // Row i becomes a copy of what row rows_B[i] (int64) was: what beam search keeps of its beams.
+  // There may be more or fewer rows afterwards.
+  void SelectRows(const at::Tensor& rows_B);
 };
 
 // What a forward pass depends on beside parameters and tokens.
@@ -30,12 +42,14 @@ struct ForwardMode {
   bool training = false;           // dropout acts
   bool recompute = false;          // blocks: see recomputed_block.h; gradients must be enabled
   RandomKey key;                   // of this step; only looked at in training
-  KeyValueCache* cache = nullptr;  // append to and attend to these positions (decoding)
+  KeyValueCache* cache = nullptr;  // append to and attend to these positions (decoding): no
+                                   // capacity limits the decoder then
 };
 
 struct ModelOutput {
   at::Tensor logits_TV;
-  std::vector<RoutingResult> routing;  // by sparse layer
+  // By sparse layer; without those of an encoder that was not run.
+  std::vector<RoutingResult> routing;
 };
 
 // What tensors are made of.
@@ -63,7 +77,7 @@ class LanguageModel {
   virtual std::vector<Parameter>& parameters() = 0;
   // Where the parameters are, and batches must be.
   virtual at::Device device() const = 0;
-  // Numbers of the sparse blocks (SparseLayers).
+  // Numbers of the sparse blocks (SparseLayers), ascending.
   virtual const std::vector<int64_t>& sparse_layers() const = 0;
   // Null unless kind is hyper.
   virtual const HyperNetwork* hyper_network() const = 0;

@@ -1,6 +1,7 @@
 #include "model/moe_layer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/index_copy.h>
@@ -12,8 +13,8 @@
 #include "kernels/combine_rows.h"
 #include "kernels/host_read.h"
 #include "kernels/select_rows.h"
-#include "model/config_values.h"
 #include "model/expert_capacity.h"
+#include "model/ffn_parameters.h"
 #include "model/gated_rows.h"
 
 namespace hypermoe {
@@ -31,24 +32,27 @@ at::Tensor RowPerChoice(const at::Tensor& x_TD, int64_t top_k) {
   return x_TD.unsqueeze(1).expand({tokens, top_k, width}).reshape({tokens * top_k, width});
 }
 
+// Numbers of the choices, [T * K], that a mask within experts is keyed by: with one choice, of the
+// tokens.
+at::Tensor ChoiceIds(const at::Tensor& token_ids_T, int64_t top_k) {
+  const at::Tensor choices_K = at::arange(top_k, token_ids_T.options());
+  return (token_ids_T.unsqueeze(1) * top_k + choices_K).flatten();
+}
+
+InnerDropout OfSharedExpert(InnerDropout dropout) {
+  dropout.key = dropout.key.Derive("shared expert");
+  return dropout;
+}
+
 }  // namespace
 
 MoeLayer::MoeLayer(const std::string& prefix, const ModelConfig& config, const SparseParts& parts,
                    ParameterFactory& factory)
     : router_(prefix + "router.", config, factory),
       activation_(ActivationOf(config)),
+      experts_(MakeExpertFfns(prefix, config, parts.dispatcher->local_experts(), factory)),
       side_(prefix, config, parts.adapter_width, factory),
-      parts_(parts) {
-  const int64_t width = config.hidden_size(), inner = config.ffn_size();
-  const ExpertRange local = parts_.dispatcher->local_experts();
-  const std::string expert = prefix + "experts.expert_{e}.";
-  experts_.up_GDF = factory.MakeExperts(expert + "c_fc.weight", local, {width, inner},
-                                        Init::Normal(config.init_std()));
-  experts_.up_GF = factory.MakeExperts(expert + "c_fc.bias", local, {inner}, Init::Constant(0));
-  experts_.down_GFD = factory.MakeExperts(expert + "c_proj.weight", local, {inner, width},
-                                          Init::Normal(ResidualInitStd(config)));
-  experts_.down_GD = factory.MakeExperts(expert + "c_proj.bias", local, {width}, Init::Constant(0));
-}
+      parts_(parts) {}
 
 at::Tensor MoeLayer::Forward(const at::Tensor& x_TD, const MoePass& pass,
                              std::vector<RoutingResult>* routing) {
@@ -56,7 +60,8 @@ at::Tensor MoeLayer::Forward(const at::Tensor& x_TD, const MoePass& pass,
   MoeRecord* record = pass.record != nullptr ? pass.record : &own_record;
   const RoutingResult decision = Route(x_TD, pass, record);
   routing->push_back(decision);
-  return AtOwner() ? ApplyAtOwner(x_TD, decision, record) : ApplyAtSource(x_TD, decision, record);
+  return AtOwner() ? ApplyAtOwner(x_TD, decision, pass.dropout, record)
+                   : ApplyAtSource(x_TD, decision, pass.dropout, record);
 }
 
 // Chooses experts and starts the dispatch plan, or takes both from the record.
@@ -71,6 +76,8 @@ RoutingResult MoeLayer::Route(const at::Tensor& x_TD, const MoePass& pass,
                                                 ChoicesSent(record->taken_TK));
   }
   decision.taken_TK = record->taken_TK;
+  decision.num_rows = pass.num_rows;
+  decision.stack = parts_.stack;
   return decision;
 }
 
@@ -133,17 +140,29 @@ at::Tensor MoeLayer::HyperAtSource(const at::Tensor& x_TD, const at::Tensor& sor
 // expert or adapter. They are computed while the tokens are on their way to the experts, in
 // backward while the gradients come back.
 at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
-                                   MoeRecord* record) const {
+                                   const InnerDropout& dropout, MoeRecord* record) const {
   const TokenDispatcher& dispatcher = *parts_.dispatcher;
   const std::shared_ptr<DispatchPlan>& plan = record->plan;
-  const int64_t top_k = decision.gate_TK.size(1);
+  const int64_t top_k = decision.gate_TK.size(1), width = x_TD.size(1);
   const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
+  at::Tensor sent_CD = sorted_CD;
+  if (dropout.probability > 0) {
+    const at::Tensor numbers_CN = NumberColumns(ChoiceIds(dropout.token_ids_R, top_k), at::kFloat);
+    sent_CD = AttachGates(sorted_CD, dispatcher.Permute(numbers_CN, plan));
+  }
   dispatcher.FinishPlan(*plan);
-  RowsUnderWay rows = StartDispatch(dispatcher.Select(sorted_CD, plan), record);
+  RowsUnderWay rows = StartDispatch(dispatcher.Select(sent_CD, plan), record);
   const at::Tensor hyper_TD = HyperAtSource(x_TD, sorted_CD, decision, plan);
-  const at::Tensor side_TD = side_.Forward(x_TD);
-  const at::Tensor rows_RD = FinishDispatch(std::move(rows), record);
-  const at::Tensor back_SD = Combine(RunExperts(rows_RD, plan->rows_per_local_expert), record);
+  const at::Tensor side_TD = side_.Forward(x_TD, OfSharedExpert(dropout));
+  at::Tensor rows_RD = FinishDispatch(std::move(rows), record);
+  InnerDropout of_rows = dropout;
+  if (dropout.probability > 0) {
+    const GatedRows received = DetachGates(rows_RD, width, at::kFloat);
+    rows_RD = received.rows_TD;
+    of_rows.token_ids_R = NumbersOf(received.gates_TG);
+  }
+  const at::Tensor back_SD =
+      Combine(RunExperts(rows_RD, plan->rows_per_local_expert, of_rows), record);
   const at::Tensor y_TD =
       CombineRows(dispatcher.Restore(back_SD, plan), decision.gate_TK, PositionsOf(*plan), hyper_TD,
                   InExpertOrder(top_k) ? BaseOrder::kRows : BaseOrder::kTokens);
@@ -152,10 +171,10 @@ at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& 
 
 // Both act where experts are: the HyperExpert with the first choice. What they need travels with
 // the row, and its gradient comes back so: the gate, 0 where the expert has no room; the
-// HyperExpert's factor; and (K > 1) the number of its selection, -1 for other choices than the
-// first.
+// HyperExpert's factor; (K > 1) the number of its selection, -1 for other choices than the first;
+// and with dropout in experts the choice's number.
 at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& decision,
-                                  MoeRecord* record) const {
+                                  const InnerDropout& dropout, MoeRecord* record) const {
   const TokenDispatcher& dispatcher = *parts_.dispatcher;
   const std::shared_ptr<DispatchPlan>& plan = record->plan;
   const int64_t tokens = x_TD.size(0), width = x_TD.size(1), top_k = decision.gate_TK.size(1);
@@ -169,6 +188,10 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
     number_TK.select(1, 0).copy_(parts_.hyper->SelectionNumbers(decision.expert_ids_TK));
     columns.push_back(number_TK.view({-1, 1}));
   }
+  const int64_t num_gates = static_cast<int64_t>(columns.size());
+  if (dropout.probability > 0) {
+    columns.push_back(NumberColumns(ChoiceIds(dropout.token_ids_R, top_k), gate_TK.scalar_type()));
+  }
   const at::Tensor sorted_CD = dispatcher.Permute(RowPerChoice(x_TD, top_k), plan);
   const at::Tensor gates_CG =
       dispatcher.Permute(columns.size() == 1 ? columns[0] : at::cat(columns, 1), plan);
@@ -180,14 +203,18 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
   at::Tensor hyper_RD =
       top_k == 1
           ? parts_.hyper->ApplyGrouped(rows_RD, plan->rows_per_local_expert, parts_.sparse_index)
-          : parts_.hyper->ApplySelections(
-                rows_RD, gates_RG.detach().select(1, gates_RG.size(1) - 1).to(at::kLong),
-                parts_.sparse_index);
+          : parts_.hyper->ApplySelections(rows_RD,
+                                          gates_RG.detach().select(1, num_gates - 1).to(at::kLong),
+                                          parts_.sparse_index);
   if (factor_T1.defined()) hyper_RD = ScaleRows(hyper_RD, gates_RG.narrow(1, 1, 1));
   const at::Tensor gate_R1 = gates_RG.narrow(1, 0, 1);
+  InnerDropout of_rows = dropout;
+  if (dropout.probability > 0) {
+    of_rows.token_ids_R = NumbersOf(gates_RG.narrow(1, num_gates, gates_RG.size(1) - num_gates));
+  }
   const at::Tensor expert_RD = record->taken_TK.defined()
-                                   ? RunExpertsWhereTaken(rows_RD, gate_R1, *plan)
-                                   : RunExperts(rows_RD, plan->rows_per_local_expert);
+                                   ? RunExpertsWhereTaken(rows_RD, gate_R1, *plan, of_rows)
+                                   : RunExperts(rows_RD, plan->rows_per_local_expert, of_rows);
   const at::Tensor back_SD =
       Combine(CombineRows(expert_RD, gate_R1, {}, hyper_RD, BaseOrder::kTokens), record);
   const at::Tensor y_CD = dispatcher.Unpermute(dispatcher.Restore(back_SD, plan), plan);
@@ -195,13 +222,15 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
 }
 
 at::Tensor MoeLayer::RunExperts(const at::Tensor& rows_RD,
-                                const std::vector<int64_t>& rows_per_expert) const {
-  return GroupedFfn(rows_RD, rows_per_expert, experts_, activation_);
+                                const std::vector<int64_t>& rows_per_expert,
+                                const InnerDropout& dropout) const {
+  return GroupedFfn(rows_RD, rows_per_expert, experts_, activation_, dropout);
 }
 
 // Zero where the gate is: that of an expert which has room is not, or adds nothing.
 at::Tensor MoeLayer::RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,
-                                          const DispatchPlan& plan) const {
+                                          const DispatchPlan& plan,
+                                          const InnerDropout& dropout) const {
   HostRead read(gate_R1.detach().squeeze(1).ne(0));
   const at::Tensor& taken_R = read.Wait();
   std::vector<int64_t> taken_per_expert;
@@ -209,7 +238,9 @@ at::Tensor MoeLayer::RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::T
     taken_per_expert.push_back(expert_rows.sum().item<int64_t>());
   }
   const at::Tensor taken_S = taken_R.nonzero().squeeze(1).to(rows_RD.device());
-  const at::Tensor expert_SD = RunExperts(SelectRows(rows_RD, taken_S), taken_per_expert);
+  InnerDropout of_taken = dropout;
+  if (dropout.probability > 0) of_taken.token_ids_R = dropout.token_ids_R.index_select(0, taken_S);
+  const at::Tensor expert_SD = RunExperts(SelectRows(rows_RD, taken_S), taken_per_expert, of_taken);
   return at::index_copy(at::zeros(rows_RD.sizes(), rows_RD.options()), 0, taken_S, expert_SD);
 }
 

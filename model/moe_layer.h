@@ -13,6 +13,7 @@
 
 #include "configs/run.pb.h"
 #include "kernels/grouped_ffn.h"
+#include "model/config_values.h"
 #include "model/hyper_network.h"
 #include "model/parameter_factory.h"
 #include "model/router.h"
@@ -27,6 +28,7 @@ struct SparseParts {
   HyperNetwork* hyper = nullptr;  // kind hyper; outlives the layers
   int64_t sparse_index = 0;       // the layer's index in `hyper`
   int64_t adapter_width = 0;      // kind adapter
+  Stack stack = Stack::kDecoder;  // that the layer is in
 };
 
 // What a pass over a sparse layer has decided and received. The pass can then be made again, in
@@ -44,13 +46,15 @@ struct MoePass {
   int64_t num_rows = 0;  // that the tokens are of
   RouterNoise noise;
   CapacityConfig capacity;
+  // Within experts and the shared expert; its token_ids_R are those of the T tokens.
+  InnerDropout dropout;
   MoeRecord* record = nullptr;  // filled if it is empty, otherwise followed; null: neither
 };
 
 class MoeLayer {
  public:
-  // prefix: "h.3.mlp.". Parameters: prefix + router.w_gate,
-  // experts.expert_{e}.c_fc|c_proj.weight|bias and those of SideNetwork.
+  // prefix: "h.3.mlp.". Parameters: MakeRouterMatrix, MakeExpertFfns (ffn_parameters.h) and those
+  // of SideNetwork.
   MoeLayer(const std::string& prefix, const ModelConfig& config, const SparseParts& parts,
            ParameterFactory& factory);
 
@@ -70,9 +74,9 @@ class MoeLayer {
   at::Tensor FinishDispatch(RowsUnderWay rows, MoeRecord* record) const;
   at::Tensor Combine(const at::Tensor& rows_RD, MoeRecord* record) const;
   at::Tensor ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
-                           MoeRecord* record) const;
+                           const InnerDropout& dropout, MoeRecord* record) const;
   at::Tensor ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& decision,
-                          MoeRecord* record) const;
+                          const InnerDropout& dropout, MoeRecord* record) const;
   at::Tensor HyperFactor(const RoutingResult& decision) const;
   // Whether HyperExperts see rows by the expert that their token has chosen, or no HyperExpert is.
   bool InExpertOrder(int64_t top_k) const {
@@ -81,10 +85,10 @@ class MoeLayer {
   at::Tensor HyperAtSource(const at::Tensor& x_TD, const at::Tensor& sorted_CD,
                            const RoutingResult& decision,
                            const std::shared_ptr<const DispatchPlan>& plan) const;
-  at::Tensor RunExperts(const at::Tensor& rows_RD,
-                        const std::vector<int64_t>& rows_per_expert) const;
+  at::Tensor RunExperts(const at::Tensor& rows_RD, const std::vector<int64_t>& rows_per_expert,
+                        const InnerDropout& dropout) const;
   at::Tensor RunExpertsWhereTaken(const at::Tensor& rows_RD, const at::Tensor& gate_R1,
-                                  const DispatchPlan& plan) const;
+                                  const DispatchPlan& plan, const InnerDropout& dropout) const;
 
   Router router_;
   Activation activation_;

@@ -27,18 +27,22 @@ variable_list Differentiable(const at::Tensor& y_TD, const std::vector<RoutingRe
 
 class RecomputedBlockBackward final : public torch::autograd::Node {
  public:
-  RecomputedBlockBackward(TransformerBlock& block, at::Tensor x_TD, at::Tensor row_ids_B,
-                          const ForwardMode& mode)
-      : block_(block), x_TD_(std::move(x_TD)), row_ids_B_(std::move(row_ids_B)), mode_(mode) {}
+  RecomputedBlockBackward(BlockPass pass, const variable_list& inputs) : pass_(std::move(pass)) {
+    for (const at::Tensor& input : inputs) inputs_.push_back(input.detach());
+  }
 
+  const variable_list& inputs() const { return inputs_; }
   MoeRecord* record() { return &record_; }
 
  protected:
   variable_list apply(variable_list&& gradients) override {
     at::AutoGradMode enabled(true);
-    const at::Tensor x_TD = x_TD_.detach().set_requires_grad(true);
+    variable_list inputs;
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      inputs.push_back(inputs_[i].detach().set_requires_grad(next_edge(i).is_valid()));
+    }
     std::vector<RoutingResult> routing;
-    const at::Tensor y_TD = block_.Forward(x_TD, row_ids_B_, mode_, &routing, &record_);
+    const at::Tensor y_TD = pass_(inputs, &routing, &record_);
     const variable_list outputs = Differentiable(y_TD, routing);
     variable_list roots, root_gradients;
     for (size_t i = 0; i < outputs.size(); ++i) {
@@ -49,36 +53,36 @@ class RecomputedBlockBackward final : public torch::autograd::Node {
                                                       : input_metadata(i).zeros_like());
     }
     torch::autograd::backward(roots, root_gradients);
-    return {x_TD.grad()};
+    variable_list input_gradients;
+    for (const at::Tensor& input : inputs) input_gradients.push_back(input.grad());
+    return input_gradients;
   }
 
   void release_variables() override {
-    x_TD_.reset();
+    pass_ = nullptr;
+    inputs_.clear();
     record_ = MoeRecord();
   }
 
  private:
-  TransformerBlock& block_;
-  at::Tensor x_TD_, row_ids_B_;
-  ForwardMode mode_;
+  BlockPass pass_;
+  variable_list inputs_;
   MoeRecord record_;
 };
 
 }  // namespace
 
-at::Tensor ForwardRecomputed(TransformerBlock& block, const at::Tensor& x_TD,
-                             const at::Tensor& row_ids_B, const ForwardMode& mode,
+at::Tensor ForwardRecomputed(const BlockPass& pass, const std::vector<at::Tensor>& inputs,
                              std::vector<RoutingResult>* routing) {
-  if (!torch::autograd::compute_requires_grad(x_TD))
-    return block.Forward(x_TD, row_ids_B, mode, routing);
-  auto* backward = new RecomputedBlockBackward(block, x_TD.detach(), row_ids_B, mode);
+  if (!torch::autograd::compute_requires_grad(inputs)) return pass(inputs, routing, nullptr);
+  auto* backward = new RecomputedBlockBackward(pass, inputs);
   const std::shared_ptr<torch::autograd::Node> node(backward, torch::autograd::deleteNode);
-  node->set_next_edges(torch::autograd::collect_next_edges(x_TD));
+  node->set_next_edges(torch::autograd::collect_next_edges(inputs));
   at::Tensor y_TD;
   std::vector<RoutingResult> decisions;
   {
     at::NoGradGuard no_grad;
-    y_TD = block.Forward(x_TD, row_ids_B, mode, &decisions, backward->record());
+    y_TD = pass(backward->inputs(), &decisions, backward->record());
   }
   for (at::Tensor& output : Differentiable(y_TD, decisions)) {
     torch::autograd::set_history(output, node);

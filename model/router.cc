@@ -15,6 +15,7 @@
 
 #include "kernels/keyed_noise.h"
 #include "kernels/route_tokens.h"
+#include "model/ffn_parameters.h"
 
 namespace hypermoe {
 namespace {
@@ -54,8 +55,7 @@ at::Tensor LoadProbabilities(const at::Tensor& clean_TN, const at::Tensor& noisy
 Router::Router(const std::string& prefix, const ModelConfig& config, ParameterFactory& factory)
     : top_k_(config.top_k()),
       renormalize_(config.renormalize()),
-      w_gate_DN_(factory.Make(prefix + "w_gate", {config.hidden_size(), config.num_experts()},
-                              Init::Normal(config.init_std()))) {
+      w_gate_DN_(MakeRouterMatrix(prefix, config, factory)) {
   if (config.router() == ModelConfig::noisy_topk) {
     w_noise_DN_ = factory.Make(prefix + "w_noise", {config.hidden_size(), config.num_experts()},
                                Init::Constant(0));

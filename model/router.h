@@ -11,10 +11,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <string>
 
 #include "configs/run.pb.h"
 #include "kernels/keyed_random.h"
+#include "model/config_values.h"
 #include "model/parameter_factory.h"
 
 namespace hypermoe {
@@ -30,6 +32,9 @@ struct RoutingResult {
   // differentiable; undefined where there was no noise.
   at::Tensor load_TN;
   at::Tensor taken_TK;  // bool: the chosen expert has room for the token; undefined: for all
+  // Set by the layer: how many rows the tokens are of, and in which stack it is.
+  int64_t num_rows = 0;
+  Stack stack = Stack::kDecoder;
 };
 
 // Noise in training.
@@ -43,9 +48,10 @@ struct RouterNoise {
 
 class Router {
  public:
-  // Parameters: prefix + "w_gate" [D,N], and for noisy_topk "w_noise" [D,N], which starts at zero.
+  // Parameters: MakeRouterMatrix, and for noisy_topk prefix + "w_noise" [D,N], which starts at
+  // zero.
   Router(const std::string& prefix, const ModelConfig& config, ParameterFactory& factory);
-  // In the precision of w_gate, whatever that of x_TD. Jitter acts on a copy: experts see x_TD
+  // In the precision of the matrix, whatever that of x_TD. Jitter acts on a copy: experts see x_TD
   // itself. `chosen_TK`: the experts of an earlier pass over the same x_TD, which are then taken
   // instead of the likeliest.
   RoutingResult Forward(const at::Tensor& x_TD, const RouterNoise& noise,

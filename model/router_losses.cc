@@ -6,6 +6,8 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <utility>
+
 #include "kernels/route_sums.h"
 
 namespace hypermoe {
@@ -19,11 +21,16 @@ struct Layer {
   RouteSums sums;
 };
 
-std::vector<Layer> SumLayers(const std::vector<RoutingResult>& routing, bool by_row,
-                             int64_t row_tokens) {
+// Tokens of a row; of a rank without rows, all of whose sums are 0, it does not matter.
+double RowTokens(const RoutingResult& layer) {
+  const int64_t tokens = layer.probs_TN.size(0);
+  return tokens == 0 ? 1.0 : static_cast<double>(tokens / layer.num_rows);
+}
+
+std::vector<Layer> SumLayers(const std::vector<RoutingResult>& routing, bool by_row) {
   std::vector<Layer> layers;
   for (const RoutingResult& decision : routing) {
-    const int64_t rows = by_row ? decision.probs_TN.size(0) / row_tokens : 1;
+    const int64_t rows = by_row ? decision.num_rows : 1;
     layers.push_back(
         {decision, SumRoutes(decision.probs_TN, decision.expert_ids_TK, decision.gate_TK, rows)});
   }
@@ -39,16 +46,22 @@ at::Tensor Load(const Layer& layer) {
   return load_TN.view({rows, rows == 0 ? 0 : load_TN.size(0) / rows, experts}).sum(1);
 }
 
+// int64, in the rows of sums.choices_BN: those for which the expert has no room.
+at::Tensor DroppedChoices(const Layer& layer) {
+  const auto& [routing, sums] = layer;
+  const at::Tensor none_BN = at::zeros_like(sums.choices_BN);
+  const int64_t rows = none_BN.size(0);
+  if (!routing.taken_TK.defined() || rows == 0) return none_BN;
+  return at::scatter_add(none_BN, 1, routing.expert_ids_TK.reshape({rows, -1}),
+                         routing.taken_TK.logical_not().reshape({rows, -1}).to(at::kLong));
+}
+
 // Choices of this rank by layer and expert: all of them, and those that it has no room for.
 std::vector<at::Tensor> CountChoices(const std::vector<Layer>& layers) {
   std::vector<at::Tensor> all, dropped;
-  for (const auto& [routing, sums] : layers) {
-    all.push_back(sums.choices_BN.sum(0));
-    const at::Tensor none = at::zeros_like(all.back());
-    dropped.push_back(routing.taken_TK.defined()
-                          ? at::scatter_add(none, 0, routing.expert_ids_TK.flatten(),
-                                            routing.taken_TK.logical_not().flatten().to(at::kLong))
-                          : none);
+  for (const Layer& layer : layers) {
+    all.push_back(layer.sums.choices_BN.sum(0));
+    dropped.push_back(DroppedChoices(layer).sum(0));
   }
   return {at::stack(all).to(at::kDouble), at::stack(dropped).to(at::kDouble)};
 }
@@ -101,35 +114,109 @@ at::Tensor SwitchBalanceOfMicroBatch(const std::vector<Layer>& layers,
   const at::Tensor prob_sums_LN = at::stack(prob_sums);
   const at::Tensor tokens = tokens_LN.to(prob_sums_LN.scalar_type());
   const int64_t top_k = layers[0].routing.expert_ids_TK.size(1), num_experts = tokens_LN.size(1);
-  // Every layer routes the same tokens; max(1) keeps a micro-batch without rows at 0.
+  // max(1) keeps a micro-batch without rows at 0.
   const at::Tensor choices_L1 = tokens.sum(1, /*keepdim=*/true).clamp_min(1);
   return (tokens / (choices_L1 * choices_L1) * prob_sums_LN).sum() *
          static_cast<double>(num_experts * top_k);
 }
 
+at::Tensor Zero(const std::vector<Layer>& layers) {
+  return at::zeros({}, layers[0].sums.probs_BN.options().requires_grad(false));
+}
+
+// The sum over rows of N sum_e f_e P_e, from sums over a row's tokens and choices.
+at::Tensor BalanceOfRows(const at::Tensor& probs_BN, const at::Tensor& choices_BN,
+                         double row_tokens, double row_choices) {
+  const at::Tensor mean_BN = probs_BN / row_tokens;
+  const at::Tensor share_BN = choices_BN.to(mean_BN.scalar_type()) / row_choices;
+  return (mean_BN * share_BN).sum() * static_cast<double>(mean_BN.size(1));
+}
+
 // The sum over layers and this rank's rows of their losses.
-at::Tensor SwitchBalanceOfRows(const std::vector<Layer>& layers, int64_t row_tokens) {
-  at::Tensor sum = at::zeros({}, layers[0].sums.probs_BN.options().requires_grad(false));
+at::Tensor SwitchBalanceOfRows(const std::vector<Layer>& layers) {
+  at::Tensor sum = Zero(layers);
   for (const auto& [routing, sums] : layers) {
-    const auto row_choices = static_cast<double>(row_tokens * routing.expert_ids_TK.size(1));
-    const at::Tensor mean_BN = sums.probs_BN / static_cast<double>(row_tokens);
-    const at::Tensor share_BN = sums.choices_BN.to(mean_BN.scalar_type()) / row_choices;
-    sum = sum + (mean_BN * share_BN).sum() * static_cast<double>(mean_BN.size(1));
+    const double tokens = RowTokens(routing);
+    sum = sum + BalanceOfRows(sums.probs_BN, sums.choices_BN, tokens,
+                              tokens * static_cast<double>(routing.expert_ids_TK.size(1)));
   }
   return sum;
 }
 
-at::Tensor RouterZ(const std::vector<RoutingResult>& routing, double batch_tokens) {
-  at::Tensor sum = at::zeros({}, routing[0].log_sum_T.options().requires_grad(false));
-  for (const RoutingResult& layer : routing) sum = sum + layer.log_sum_T.pow(2).sum();
-  return sum / batch_tokens;
+// The sum over layers and this rank's rows of the mean over a row's tokens.
+at::Tensor RouterZOfRows(const std::vector<Layer>& layers) {
+  at::Tensor sum = Zero(layers);
+  for (const auto& [routing, sums] : layers)
+    sum = sum + routing.log_sum_T.pow(2).sum() / RowTokens(routing);
+  return sum;
+}
+
+// The sparse layers of a stack for scope stack_row, as one: their sums added up row by row.
+struct StackSums {
+  at::Tensor probs_BN, choices_BN;
+  double row_tokens = 0, row_choices = 0;
+};
+
+StackSums SumStack(const std::vector<Layer>& layers, bool dropped_count_as_first) {
+  StackSums stack;
+  const auto add = [](at::Tensor& sum, const at::Tensor& more) {
+    sum = sum.defined() ? sum + more : more;
+  };
+  for (const Layer& layer : layers) {
+    const double tokens = RowTokens(layer.routing);
+    stack.row_tokens += tokens;
+    stack.row_choices += tokens * static_cast<double>(layer.routing.expert_ids_TK.size(1));
+    add(stack.probs_BN, layer.sums.probs_BN);
+    at::Tensor choices_BN = layer.sums.choices_BN;
+    if (dropped_count_as_first) {
+      const at::Tensor dropped_BN = DroppedChoices(layer);
+      choices_BN = choices_BN - dropped_BN;
+      choices_BN.select(1, 0).add_(dropped_BN.sum(1));
+    }
+    add(stack.choices_BN, choices_BN);
+  }
+  return stack;
+}
+
+// By stack; only of stacks that have losses in scope stack_row.
+std::vector<std::vector<Layer>> LayersByStack(const std::vector<Layer>& layers,
+                                              const ModelConfig& model) {
+  std::vector<std::vector<Layer>> stacks;
+  for (const Stack stack : {Stack::kEncoder, Stack::kDecoder}) {
+    const bool encoder = stack == Stack::kEncoder;
+    if ((encoder ? model.encoder_sparse_step() : model.decoder_sparse_step()) == 1) continue;
+    std::vector<Layer> mine;
+    for (const Layer& layer : layers) {
+      if (layer.routing.stack == stack) mine.push_back(layer);
+    }
+    if (!mine.empty()) stacks.push_back(std::move(mine));
+  }
+  return stacks;
+}
+
+at::Tensor SwitchBalanceOfStackRows(const std::vector<Layer>& layers, const ModelConfig& model) {
+  at::Tensor sum = Zero(layers);
+  for (const std::vector<Layer>& stack : LayersByStack(layers, model)) {
+    const StackSums sums = SumStack(stack, model.balance_loss().dropped_count_as_first());
+    sum = sum + BalanceOfRows(sums.probs_BN, sums.choices_BN, sums.row_tokens, sums.row_choices);
+  }
+  return sum;
+}
+
+at::Tensor RouterZOfStackRows(const std::vector<Layer>& layers, const ModelConfig& model) {
+  at::Tensor sum = Zero(layers);
+  for (const std::vector<Layer>& stack : LayersByStack(layers, model)) {
+    // The layers of a stack see equally many tokens.
+    sum = sum + RouterZOfRows(stack) / static_cast<double>(stack.size());
+  }
+  return sum;
 }
 
 }  // namespace
 
 at::Tensor RouterLosses::Total() const { return switch_balance + importance + load + router_z; }
 
-RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int64_t sequence_length,
+RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing,
                                  const ModelConfig& model, const BatchScale& scale,
                                  Communicator& world) {
   RouterLosses losses;
@@ -139,7 +226,8 @@ RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int6
   losses.tokens_LN = losses.dropped_LN = at::zeros({0, 0}, at::kLong);
   if (routing.empty()) return losses;
 
-  const bool by_row = model.balance_loss().scope() == BalanceLossConfig::row;
+  const BalanceLossConfig& balance = model.balance_loss();
+  const bool by_row = balance.scope() != BalanceLossConfig::micro_batch;
   struct Cv2Loss {
     Statistic statistic;
     double coefficient;
@@ -153,12 +241,14 @@ RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int6
   if (model.load_coefficient() > 0) {
     cv2_losses.push_back({Load, model.load_coefficient(), &losses.load, {}});
   }
-  const std::vector<Layer> layers = SumLayers(routing, by_row, sequence_length);
+  const auto micro_batches = static_cast<double>(scale.num_micro_batches),
+             global_rows = static_cast<double>(scale.global_rows);
+  const std::vector<Layer> layers = SumLayers(routing, by_row);
   std::vector<at::Tensor> sums = CountChoices(layers);
   for (Cv2Loss& cv2 : cv2_losses) {
     const at::Tensor local_LBN = StackLayers(layers, cv2.statistic);
     if (by_row) {
-      *cv2.loss = Cv2(local_LBN).sum() * (cv2.coefficient / static_cast<double>(scale.global_rows));
+      *cv2.loss = Cv2(local_LBN).sum() * (cv2.coefficient / global_rows);
     } else {
       cv2.local_LN = local_LBN.squeeze(1);
       sums.push_back(cv2.local_LN.detach().to(at::kDouble));
@@ -170,23 +260,22 @@ RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int6
   losses.tokens_LN = global_sums[0].to(at::kLong);
   losses.dropped_LN = global_sums[1].to(at::kLong);
 
-  const auto micro_batches = static_cast<double>(scale.num_micro_batches);
   for (size_t i = 0; i < cv2_losses.size() && !by_row; ++i) {
     *cv2_losses[i].loss = ShareOfGlobalCv2(cv2_losses[i].local_LN,
                                            global_sums[static_cast<int64_t>(i) + 2], world.size()) *
                           (cv2_losses[i].coefficient / micro_batches);
   }
-  if (model.balance_loss().coefficient() > 0) {
-    const at::Tensor balance =
-        by_row
-            ? SwitchBalanceOfRows(layers, sequence_length) / static_cast<double>(scale.global_rows)
-            : SwitchBalanceOfMicroBatch(layers, losses.tokens_LN) / micro_batches;
-    losses.switch_balance = balance * model.balance_loss().coefficient();
+  const bool by_stack = balance.scope() == BalanceLossConfig::stack_row;
+  if (balance.coefficient() > 0) {
+    const at::Tensor share =
+        by_stack ? SwitchBalanceOfStackRows(layers, model) / global_rows
+        : by_row ? SwitchBalanceOfRows(layers) / global_rows
+                 : SwitchBalanceOfMicroBatch(layers, losses.tokens_LN) / micro_batches;
+    losses.switch_balance = share * balance.coefficient();
   }
   if (model.router_z_coefficient() > 0) {
-    const double batch_tokens =
-        static_cast<double>(scale.global_rows) * static_cast<double>(sequence_length);
-    losses.router_z = RouterZ(routing, batch_tokens) * model.router_z_coefficient();
+    const at::Tensor sum = by_stack ? RouterZOfStackRows(layers, model) : RouterZOfRows(layers);
+    losses.router_z = sum * (model.router_z_coefficient() / global_rows);
   }
   return losses;
 }

@@ -9,7 +9,9 @@
 //   router_z        mean over tokens of logsumexp(logits)^2 (ST-MoE, arXiv:2202.08906, Eq. 5)
 // cv2(v) = unbiased variance / (mean^2 + 1e-10), 0 for one expert. All look at choices before the
 // experts' capacity. But for router_z they are not sums over tokens, so they have a scope
-// (configs/run.proto, BalanceLossConfig).
+// (configs/run.proto, BalanceLossConfig). In scope stack_row, Hugging Face's of
+// switch_transformers, the set of tokens is a row's in all sparse layers of a stack together, for
+// router_z too, stacks are summed, and one whose step is 1 has neither loss; there are no others.
 //
 // Legend: L sparse layers.
 #pragma once
@@ -43,10 +45,10 @@ struct BatchScale {
   int64_t global_rows = 0;  // rows of all micro-batches on all ranks
 };
 
-// `routing`: the decisions of every sparse layer for this rank's rows of the micro-batch, each of
-// sequence_length tokens. `model` gives coefficients and scope. One small all-reduce for all
-// layers and losses, with zero rows too: collective over `world`.
-RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing, int64_t sequence_length,
+// `routing`: the decisions of every sparse layer for this rank's rows of the micro-batch; rows have
+// the same length on all ranks and in all micro-batches. `model` gives coefficients and scope. One
+// small all-reduce for all layers and losses, with zero rows too: collective over `world`.
+RouterLosses ComputeRouterLosses(const std::vector<RoutingResult>& routing,
                                  const ModelConfig& model, const BatchScale& scale,
                                  Communicator& world);
 

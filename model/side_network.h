@@ -1,7 +1,7 @@
 // What the kinds moe_share and adapter add to the selected expert: one network per sparse layer
 // that every token passes, ungated, as a control for what HyperExperts add.
 //
-//   moe_share  F(x), of an expert's size: h.3.mlp.shared_expert.c_fc|c_proj.weight|bias
+//   moe_share  F(x), of an expert's size: h.3.mlp.shared_expert.*, named as experts are
 //   adapter    relu(x A^T + a) B^T + c, A [b,D], B [D,b]: h.3.mlp.adapter.down|up.weight|bias
 //
 // The last matrix and its bias start at zero, so that training starts from the plain mixture of
@@ -24,7 +24,8 @@ class SideNetwork {
   SideNetwork(const std::string& prefix, const ModelConfig& config, int64_t adapter_width,
               ParameterFactory& factory);
 
-  at::Tensor Forward(const at::Tensor& x_TD) const;
+  // dropout: within a shared expert.
+  at::Tensor Forward(const at::Tensor& x_TD, const InnerDropout& dropout) const;
 
  private:
   bool adapter_;

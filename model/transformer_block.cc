@@ -14,7 +14,7 @@ namespace hypermoe {
 TransformerBlock::TransformerBlock(const ModelConfig& config, int64_t layer,
                                    const SparseParts* sparse, ParameterFactory& factory)
     : config_(config), layer_(layer) {
-  const int64_t width = config.hidden_size(), inner = config.ffn_size();
+  const int64_t width = config.hidden_size();
   const std::string prefix = "h." + std::to_string(layer) + ".";
   const Init weight = Init::Normal(config.init_std()),
              residual = Init::Normal(ResidualInitStd(config)), zero = Init::Constant(0),
@@ -27,15 +27,7 @@ TransformerBlock::TransformerBlock(const ModelConfig& config, int64_t layer,
   attn_proj_bias_ = factory.Make(prefix + "attn.c_proj.bias", {width}, zero);
   ln_2_weight_ = factory.Make(prefix + "ln_2.weight", {width}, one);
   ln_2_bias_ = factory.Make(prefix + "ln_2.bias", {width}, zero);
-  const std::string mlp = prefix + "mlp.";
-  if (sparse != nullptr) {
-    moe_ = std::make_unique<MoeLayer>(mlp, config, *sparse, factory);
-    return;
-  }
-  dense_.up_GDF = factory.Make(mlp + "c_fc.weight", {width, inner}, weight);
-  dense_.up_GF = factory.Make(mlp + "c_fc.bias", {inner}, zero);
-  dense_.down_GFD = factory.Make(mlp + "c_proj.weight", {inner, width}, residual);
-  dense_.down_GD = factory.Make(mlp + "c_proj.bias", {width}, zero);
+  feed_forward_.emplace(prefix + "mlp.", config, layer, sparse, factory);
 }
 
 at::Tensor TransformerBlock::Forward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
@@ -49,8 +41,8 @@ at::Tensor TransformerBlock::Forward(const at::Tensor& x_TD, const at::Tensor& r
       Attention(LayerNorm(x_TD, ln_1_weight_, ln_1_bias_, epsilon), row_ids_B, mode);
   const at::Tensor middle_TD =
       x_TD + KeyedDropout(attention_TD, dropout, key.Derive("attention output"), row_ids_B);
-  const at::Tensor ffn_TD = FeedForward(LayerNorm(middle_TD, ln_2_weight_, ln_2_bias_, epsilon),
-                                        row_ids_B, mode, routing, record);
+  const at::Tensor ffn_TD = feed_forward_->Forward(
+      LayerNorm(middle_TD, ln_2_weight_, ln_2_bias_, epsilon), row_ids_B, mode, routing, record);
   return middle_TD + KeyedDropout(ffn_TD, dropout, key.Derive("feed-forward output"), row_ids_B);
 }
 
@@ -80,28 +72,6 @@ at::Tensor TransformerBlock::Attention(const at::Tensor& x_TD, const at::Tensor&
   const at::Tensor attended_BHSC = CausalAttention(qkv[0], keys, values, dropout);
   return Linear(attended_BHSC.transpose(1, 2).reshape({x_TD.size(0), width}), attn_proj_weight_,
                 attn_proj_bias_);
-}
-
-at::Tensor TransformerBlock::FeedForward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
-                                         const ForwardMode& mode,
-                                         std::vector<RoutingResult>* routing, MoeRecord* record) {
-  if (moe_ != nullptr) {
-    MoePass pass;
-    pass.num_rows = row_ids_B.numel();
-    pass.noise.gate_noise = mode.training;
-    pass.noise.jitter = mode.training ? config_.router_jitter() : 0.0;
-    pass.noise.key = mode.key.Derive(static_cast<uint64_t>(layer_)).Derive("router");
-    pass.noise.row_ids_B = row_ids_B;
-    // Generation (with a cache) takes every token.
-    if (mode.training) {
-      pass.capacity = config_.training_capacity();
-    } else if (mode.cache == nullptr) {
-      pass.capacity = config_.evaluation_capacity();
-    }
-    pass.record = record;
-    return moe_->Forward(x_TD, pass, routing);
-  }
-  return GroupedFfn(x_TD, {x_TD.size(0)}, dense_, ActivationOf(config_));
 }
 
 }  // namespace hypermoe

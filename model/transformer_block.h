@@ -4,12 +4,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "configs/run.pb.h"
-#include "kernels/grouped_ffn.h"
+#include "model/feed_forward.h"
 #include "model/language_model.h"
 #include "model/moe_layer.h"
 #include "model/parameter_factory.h"
@@ -31,16 +31,12 @@ class TransformerBlock {
  private:
   at::Tensor Attention(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
                        const ForwardMode& mode);
-  at::Tensor FeedForward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,
-                         const ForwardMode& mode, std::vector<RoutingResult>* routing,
-                         MoeRecord* record);
 
   ModelConfig config_;
   int64_t layer_;
   at::Tensor ln_1_weight_, ln_1_bias_, ln_2_weight_, ln_2_bias_;
   at::Tensor c_attn_weight_, c_attn_bias_, attn_proj_weight_, attn_proj_bias_;
-  GroupedFfnWeights dense_;  // a dense block's, as one group
-  std::unique_ptr<MoeLayer> moe_;
+  std::optional<FeedForward> feed_forward_;
 };
 
 }  // namespace hypermoe

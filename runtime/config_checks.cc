@@ -8,6 +8,7 @@
 #include "model/selections.h"
 #include "runtime/config_fields.h"
 #include "runtime/config_loader.h"
+#include "runtime/family_checks.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/run_length.h"
 #include "runtime/tokenizer.h"
@@ -44,11 +45,7 @@ absl::Status CheckCapacity(const std::string& path, const CapacityConfig& capaci
 }
 
 absl::Status CheckModel(const ModelConfig& model) {
-  if (model.hidden_size() % model.num_heads() != 0) {
-    return ConfigError(absl::StrCat("model.hidden_size (", model.hidden_size(),
-                                    ") must be a multiple of model.num_heads (", model.num_heads(),
-                                    "): change either"));
-  }
+  RETURN_IF_ERROR(CheckFamily(model));
   if (model.kind() == ModelConfig::dense && model.sparse_layers_size() > 0) {
     return ConfigError(
         "model.sparse_layers is set, but a model of kind dense has no sparse blocks: remove it, or "
@@ -104,9 +101,9 @@ absl::Status CheckBaked(const RunConfig& config) {
 }
 
 absl::Status CheckDropout(const ModelConfig& model) {
-  const std::pair<const char*, double> fields[] = {
-      {"embedding_dropout", model.embedding_dropout()},
-      {"attention_dropout", model.attention_dropout()}};
+  const std::pair<const char*, double> fields[] = {{"embedding_dropout", model.embedding_dropout()},
+                                                   {"attention_dropout", model.attention_dropout()},
+                                                   {"expert_dropout", model.expert_dropout()}};
   for (const auto& [field, value] : fields) {
     if (value >= 0 || value == -1) continue;
     return ConfigError(absl::StrCat("model.", field, " (", value,

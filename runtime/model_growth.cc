@@ -191,8 +191,7 @@ Growth::Outcome Growth::Run(Built& built, const ModelConfig& model) {
   const ModelOutput output = built.model->Forward(batch, ForwardMode{});
   const at::Tensor logits_TV =
       output.logits_TV.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
-  const RouterLosses router =
-      ComputeRouterLosses(output.routing, positions, model, {1, kRows}, *world_);
+  const RouterLosses router = ComputeRouterLosses(output.routing, model, {1, kRows}, *world_);
   std::array<double, 5> sums = {
       CrossEntropy(output.logits_TV, batch.labels_BS, tokens).item<double>(),
       router.switch_balance.item<double>(), router.importance.item<double>(),

@@ -4,6 +4,8 @@
 
 #include <numeric>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "parallel/progress_marks.h"
@@ -27,10 +29,11 @@ absl::Status CheckFit(const TensorSource& source, const std::string& where, int6
 }  // namespace
 
 void ForEachTensor(const Parameter& parameter, int64_t num_experts, const TensorVisitor& visit) {
-  const at::IntArrayRef shape = parameter.value.sizes();
+  std::vector<int64_t> shape = parameter.value.sizes().vec();
+  if (parameter.named_transposed) std::swap(shape[shape.size() - 2], shape[shape.size() - 1]);
   if (parameter.group != ParameterGroup::kExpert) return visit(parameter.name, shape);
   for (int64_t expert = 0; expert < num_experts; ++expert)
-    visit(ExpertName(parameter, expert), shape.slice(1));
+    visit(ExpertName(parameter, expert), at::IntArrayRef(shape).slice(1));
 }
 
 absl::Status CheckEntries(const TensorSource& source, const std::string& what,

@@ -11,7 +11,7 @@
 #include <cmath>
 
 #include "model/expert_capacity.h"
-#include "model/gpt2.h"
+#include "model/model_factory.h"
 #include "model/router_losses.h"
 #include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
@@ -193,8 +193,8 @@ std::unique_ptr<LanguageModel> MakeModel(const RunConfig& config, const ProcessM
   }
   HyperConfig hyper = config.hyper();
   hyper.set_execution(ChooseExecution(config, mesh.world->size(), mesh.expert->size()).execution);
-  return std::make_unique<Gpt2>(config.model(), hyper, config.runtime().seed(),
-                                TensorsOf(config.runtime(), mesh.world->device()), dispatcher);
+  return MakeLanguageModel(config.model(), hyper, config.runtime().seed(),
+                           TensorsOf(config.runtime(), mesh.world->device()), dispatcher);
 }
 
 Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
@@ -280,14 +280,12 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   mode.recompute = train.recompute() == TrainConfig::blocks;
   mode.key = StepKey(step);
   const ModelOutput output = model_->Forward(batch, mode);
-  const int64_t sequence_length = config_.model().sequence_length();
-  // Divided by the tokens of the whole batch, so that every later reduction is a plain sum.
+  // Divided by the labels of the whole batch, so that every later reduction is a plain sum.
   const double batch_tokens =
-      static_cast<double>(train.batch_size()) * static_cast<double>(sequence_length);
+      static_cast<double>(train.batch_size()) * static_cast<double>(batch.labels_BS.size(1));
   const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, batch_tokens);
-  const RouterLosses router =
-      ComputeRouterLosses(output.routing, sequence_length, config_.model(),
-                          {train.micro_batches(), train.batch_size()}, *mesh_.world);
+  const RouterLosses router = ComputeRouterLosses(
+      output.routing, config_.model(), {train.micro_batches(), train.batch_size()}, *mesh_.world);
   watch.Lap("forward", &result->seconds.forward);
   MarkPhase("backward");
 

@@ -120,7 +120,7 @@ void Verifier::RunPass() {
   CompareLoss("ce", total);
   if (!output.routing.empty()) {
     const RouterLosses router = ComputeRouterLosses(
-        output.routing, length, config_, {1, golden_.input_ids_BS.size(0)}, *loaded_.mesh.world);
+        output.routing, config_, {1, golden_.input_ids_BS.size(0)}, *loaded_.mesh.world);
     CompareLoss("switch_balance", router.switch_balance);
     CompareLoss("importance_cv2", router.importance);
     CompareLoss("load_cv2", router.load);

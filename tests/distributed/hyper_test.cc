@@ -17,17 +17,19 @@ namespace {
 // Hypernetwork, expert and layer embeddings are used in all layers by all tokens of the world: each
 // tensor's gradient is the sum over the world, measured against its own size.
 TEST(HyperGradientTest, IsTheSumOverTheWorld) {
-  RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float64);
-  config.mutable_model()->set_dropout(0);
-  const Outcome reference = Compute(config, OneRankMesh());
-  for (const int degree : Degrees()) {
-    const Outcome outcome = Compute(config, ProcessMesh::Create(World(), degree));
-    for (const auto& [name, gradient] : outcome.gradients) {
-      if (name.rfind("hypermoe.", 0) != 0) continue;
-      const at::Tensor& expected = reference.gradients.at(name);
-      const double scale = std::max(expected.abs().max().item<double>(), 1e-12);
-      EXPECT_LE((gradient - expected).abs().max().item<double>() / scale, 1e-9)
-          << name << ", degree " << degree;
+  for (const auto family : {ModelConfig::gpt2, ModelConfig::switch_transformers}) {
+    RunConfig config = TinyConfigOf(family, ModelConfig::hyper, 4, RuntimeConfig::float64);
+    config.mutable_model()->set_dropout(0);
+    const Outcome reference = Compute(config, OneRankMesh());
+    for (const int degree : Degrees()) {
+      const Outcome outcome = Compute(config, ProcessMesh::Create(World(), degree));
+      for (const auto& [name, gradient] : outcome.gradients) {
+        if (name.rfind("hypermoe.", 0) != 0) continue;
+        const at::Tensor& expected = reference.gradients.at(name);
+        const double scale = std::max(expected.abs().max().item<double>(), 1e-12);
+        EXPECT_LE((gradient - expected).abs().max().item<double>() / scale, 1e-9)
+            << name << ", degree " << degree;
+      }
     }
   }
 }
@@ -62,17 +64,25 @@ TEST(HyperExecutionTest, PerTokenEqualsSourceAndOwner) {
 
 // W_U starts at zero, so the HyperExperts add nothing yet, not even rounding.
 TEST(ZeroUTest, HyperStartsAsThePlainMixture) {
-  for (const int degree : Degrees()) {
-    const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-    Trainer hyper(TinyConfig(ModelConfig::hyper, 6, RuntimeConfig::float32), mesh, TinyTokens());
-    Trainer moe(TinyConfig(ModelConfig::moe, 6, RuntimeConfig::float32), mesh, TinyTokens());
-    const StepResult a = hyper.ComputeGradients(0), b = moe.ComputeGradients(0);
-    EXPECT_EQ(a.loss, b.loss);
-    EXPECT_EQ(a.balance_loss, b.balance_loss);
-    const NamedTensors with = Gradients(hyper), without = Gradients(moe);
-    for (const auto& [name, gradient] : without) EXPECT_TRUE(with.at(name).equal(gradient)) << name;
-    // It learns from the first step on.
-    EXPECT_GT(with.at("hypermoe.generator.model.up.weight").abs().max().item<double>(), 0);
+  for (const auto& [family, up] :
+       {std::pair(ModelConfig::gpt2, "hypermoe.generator.model.up.weight"),
+        std::pair(ModelConfig::switch_transformers, "hypermoe.generator.encoder.up.weight")}) {
+    RunConfig with_config = TinyConfigOf(family, ModelConfig::hyper, 6, RuntimeConfig::float32);
+    with_config.mutable_hyper()->set_execution(HyperConfig::source);
+    const RunConfig without_config =
+        TinyConfigOf(family, ModelConfig::moe, 6, RuntimeConfig::float32);
+    for (const int degree : Degrees()) {
+      const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
+      Trainer hyper(with_config, mesh, TinyTokens()), moe(without_config, mesh, TinyTokens());
+      const StepResult a = hyper.ComputeGradients(0), b = moe.ComputeGradients(0);
+      EXPECT_EQ(a.loss, b.loss);
+      EXPECT_EQ(a.balance_loss, b.balance_loss);
+      const NamedTensors with = Gradients(hyper), without = Gradients(moe);
+      for (const auto& [name, gradient] : without)
+        EXPECT_TRUE(with.at(name).equal(gradient)) << name;
+      // It learns from the first step on.
+      EXPECT_GT(with.at(up).abs().max().item<double>(), 0);
+    }
   }
 }
 

@@ -51,12 +51,28 @@ struct LayoutCase {
   bool limited = false;  // capacity per row
   Memory memory = Memory::kPlain;
   bool noisy_top_2 = false;  // with importance and load losses
+  ModelConfig::Family family = ModelConfig::gpt2;
 };
+
+LayoutCase Switch(const char* name, ModelConfig::Kind kind, int num_experts,
+                  HyperConfig::Execution execution, bool limited) {
+  return {name,        kind,
+          num_experts, RuntimeConfig::float64,
+          1e-12,       execution,
+          limited,     Memory::kRecomputeAndShard,
+          false,       ModelConfig::switch_transformers};
+}
+
+LayoutCase Switch32(const char* name, HyperConfig::Execution execution) {
+  return {name,  ModelConfig::hyper, 6,     RuntimeConfig::float32,          1e-5, execution,
+          false, Memory::kPlain,     false, ModelConfig::switch_transformers};
+}
 
 class LayoutTest : public testing::TestWithParam<LayoutCase> {
  protected:
   RunConfig Config() const {
-    RunConfig config = TinyConfig(GetParam().kind, GetParam().num_experts, GetParam().dtype);
+    RunConfig config =
+        TinyConfigOf(GetParam().family, GetParam().kind, GetParam().num_experts, GetParam().dtype);
     config.mutable_hyper()->set_execution(GetParam().execution);
     if (GetParam().limited) LimitCapacity(&config);
     if (GetParam().noisy_top_2) {
@@ -94,7 +110,12 @@ TEST_P(LayoutTest, GradientsDoNotDependOnTheMesh) {
 
 TEST_P(LayoutTest, WithScopeRowNeitherOnMicroBatches) {
   RunConfig config = Config();
-  config.mutable_model()->mutable_balance_loss()->set_scope(BalanceLossConfig::row);
+  BalanceLossConfig& balance = *config.mutable_model()->mutable_balance_loss();
+  balance.set_scope(BalanceLossConfig::row);
+  if (GetParam().family == ModelConfig::switch_transformers) {
+    balance.set_scope(BalanceLossConfig::stack_row);
+    balance.set_dropped_count_as_first(true);
+  }
   const Outcome reference = Compute(config, OneRankMesh());
   for (const int micro_batches : {1, 2, 4}) {
     config.mutable_train()->set_micro_batches(micro_batches);
@@ -159,7 +180,13 @@ INSTANTIATE_TEST_SUITE_P(
                                1e-12, HyperConfig::source, false, Memory::kPlain, true},
                     LayoutCase{"hyper_noisy_top2_owner", ModelConfig::hyper, 6,
                                RuntimeConfig::float32, 1e-5, HyperConfig::owner, true,
-                               Memory::kRecomputeAndShard, true}),
+                               Memory::kRecomputeAndShard, true},
+                    Switch("switch_dense64", ModelConfig::dense, 1, HyperConfig::source, false),
+                    Switch("switch_share64", ModelConfig::moe_share, 6, HyperConfig::source, true),
+                    Switch("switch_hyper64", ModelConfig::hyper, 6, HyperConfig::source, true),
+                    Switch("switch_owner64", ModelConfig::hyper, 6, HyperConfig::owner, true),
+                    Switch32("switch_hyper32", HyperConfig::source),
+                    Switch32("switch_owner32", HyperConfig::owner)),
     [](const auto& info) { return info.param.name; });
 
 // Errors that the field has shipped, planted into a right result: the comparison must see each.

@@ -2,6 +2,8 @@
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
 #include "tests/support/tiny_training.h"
@@ -15,11 +17,16 @@ int64_t AllToAllBytes(const ProcessMesh& mesh) {
 
 // Recomputation changes no bit and sends no byte more.
 TEST(RecomputeTest, ChangesNeitherBitsNorTraffic) {
-  for (const auto kind :
-       {ModelConfig::dense, ModelConfig::moe, ModelConfig::hyper, ModelConfig::adapter}) {
+  constexpr auto kGpt2 = ModelConfig::gpt2, kSwitch = ModelConfig::switch_transformers;
+  for (const auto& [family, kind] : {std::pair(kGpt2, ModelConfig::dense),
+                                     {kGpt2, ModelConfig::moe},
+                                     {kGpt2, ModelConfig::hyper},
+                                     {kGpt2, ModelConfig::adapter},
+                                     {kSwitch, ModelConfig::dense},
+                                     {kSwitch, ModelConfig::hyper}}) {
     for (const auto execution : {HyperConfig::source, HyperConfig::owner}) {
       if (execution == HyperConfig::owner && kind != ModelConfig::hyper) continue;
-      RunConfig config = TinyConfig(kind, 6, RuntimeConfig::float32);
+      RunConfig config = TinyConfigOf(family, kind, 6, RuntimeConfig::float32);
       config.mutable_hyper()->set_execution(execution);
       config.mutable_train()->set_micro_batches(2);
       if (kind != ModelConfig::dense) LimitCapacity(&config);
@@ -94,14 +101,18 @@ TEST(Bfloat16Test, IsFloat32UpToTheRoundingOfActivations) {
     HyperConfig::Execution execution;
     int num_experts, top_k;
     bool options;
+    ModelConfig::Family family = ModelConfig::gpt2;
   };
-  for (const auto& [execution, num_experts, top_k, options] :
+  for (const auto& [execution, num_experts, top_k, options, family] :
        {Case{HyperConfig::source, 4, 1, false},
         {HyperConfig::owner, 4, 1, false},
         {HyperConfig::owner, 4, 2, true},
         {HyperConfig::source, 12, 3, true},
-        {HyperConfig::bilinear, 4, 2, true}}) {
-    RunConfig config = TinyConfig(ModelConfig::hyper, num_experts, RuntimeConfig::float32);
+        {HyperConfig::bilinear, 4, 2, true},
+        {HyperConfig::source, 4, 1, false, ModelConfig::switch_transformers},
+        {HyperConfig::owner, 4, 2, true, ModelConfig::switch_transformers}}) {
+    RunConfig config =
+        TinyConfigOf(family, ModelConfig::hyper, num_experts, RuntimeConfig::float32);
     config.mutable_hyper()->set_execution(execution);
     config.mutable_model()->set_top_k(top_k);
     if (options) {

@@ -22,6 +22,7 @@ RoutingResult Decision() {
   decision.expert_ids_TK = at::tensor({0L, 1L, 1L, 2L, 0L, 2L, 2L, 0L}).view({4, 2});
   decision.gate_TK = decision.probs_TN.gather(1, decision.expert_ids_TK);
   decision.taken_TK = at::tensor({1, 1, 1, 0, 1, 1, 0, 1}).view({4, 2}).to(at::kBool);
+  decision.num_rows = 2;
   return decision;
 }
 
@@ -35,7 +36,7 @@ double Cv2(std::vector<double> v) {
 RouterLosses Losses(const ModelConfig& config, const std::vector<RoutingResult>& routing,
                     int64_t micro_batches = 1) {
   const auto world = NewSelfCommunicator("world");
-  return ComputeRouterLosses(routing, 2, config, {micro_batches, 2}, *world);
+  return ComputeRouterLosses(routing, config, {micro_batches, 2}, *world);
 }
 
 TEST(RouterLossesTest, AreTheirFormulasOverAMicroBatch) {
@@ -73,6 +74,40 @@ TEST(RouterLossesTest, OfRowsAreTheirMeans) {
   EXPECT_NEAR(losses.importance.item<double>(), (Cv2({0.6, 0.8, 0.3}) + Cv2({1.1, 0, 0.7})) / 2,
               1e-14);
   EXPECT_NEAR(losses.load.item<double>(), (Cv2({1, 2, 1}) + Cv2({2, 0, 2})) / 2, 1e-14);
+}
+
+// Hugging Face's: the layers of a stack are one set of a row's tokens, and stacks are added.
+TEST(RouterLossesTest, OfStacksPoolTheirLayers) {
+  ModelConfig config;
+  config.set_family(ModelConfig::switch_transformers);
+  config.mutable_balance_loss()->set_scope(BalanceLossConfig::stack_row);
+  config.mutable_balance_loss()->set_coefficient(1);
+  config.set_router_z_coefficient(1);
+  RoutingResult encoder = Decision(), other = Decision();
+  encoder.stack = other.stack = Stack::kEncoder;
+  other.probs_TN = other.probs_TN.detach().flip(1);
+  other.log_sum_T = other.log_sum_T.detach() * 2;
+  const std::vector<RoutingResult> routing = {encoder, other, Decision()};
+  // By row: choices of both encoder layers (2,4,2), (4,0,4); probabilities (1.2,1.6,1.2),
+  // (1.8,0.4,1.8), of 4 tokens and 8 choices.
+  const double first = 3 * (2 * 1.2 + 4 * 1.6 + 2 * 1.2) / 32,
+               second = 3 * (4 * 1.8 + 0 + 4 * 1.8) / 32;
+  const double decoder = 3 * ((1 * 0.8 + 2 * 0.8 + 1 * 0.4) + (2 * 1.1 + 0 + 2 * 0.7)) / 8;
+  const RouterLosses losses = Losses(config, routing);
+  EXPECT_NEAR(losses.switch_balance.item<double>(), (first + second + decoder) / 2, 1e-14);
+  EXPECT_NEAR(losses.router_z.item<double>(), (1.0 + 4.0) / 2 + 1, 1e-13);
+
+  // A stack all of whose blocks are sparse has none.
+  config.set_decoder_sparse_step(1);
+  EXPECT_NEAR(Losses(config, routing).switch_balance.item<double>(), (first + second) / 2, 1e-14);
+  EXPECT_NEAR(Losses(config, routing).router_z.item<double>(), (1.0 + 4.0) / 2, 1e-13);
+
+  // In each row of each layer one choice of the last expert is dropped.
+  config.mutable_balance_loss()->set_dropped_count_as_first(true);
+  const double first_moved = 3 * (4 * 1.2 + 4 * 1.6 + 0) / 32,
+               second_moved = 3 * (6 * 1.8 + 0 + 2 * 1.8) / 32;
+  EXPECT_NEAR(Losses(config, routing).switch_balance.item<double>(),
+              (first_moved + second_moved) / 2, 1e-14);
 }
 
 // The gradient of the micro-batch form, which is put together from sums, against differences.

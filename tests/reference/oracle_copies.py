@@ -18,9 +18,9 @@ def same(a, b):
 def main():
     source = sys.argv[1]
     copies = glob.glob(os.path.join(source, "tests/data/*/"))
-    cases = sorted(glob.glob(os.path.join(source, "../shared/data/oracle/gpt2/*/")))
+    cases = sorted(glob.glob(os.path.join(source, "../shared/data/oracle/*/*/")))
     if not cases:
-        print("no ../shared/data/oracle/gpt2: skipped")
+        print("no ../shared/data/oracle: skipped")
         return 77
     missing = [case for case in cases if not any(same(case, copy) for copy in copies)]
     print(f"{len(cases)} cases, without a copy in tests/data: {missing or 'none'}")

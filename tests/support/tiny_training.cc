@@ -87,6 +87,28 @@ RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dty
   return config;
 }
 
+RunConfig TinySwitchConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dtype dtype) {
+  RunConfig config = TinyConfig(kind, num_experts, dtype);
+  ModelConfig& model = *config.mutable_model();
+  model.set_family(ModelConfig::switch_transformers);
+  model.clear_sparse_layers();
+  model.set_num_layers(2);
+  model.set_num_decoder_layers(3);
+  model.set_head_size(6);
+  model.set_activation(ModelConfig::relu);
+  model.set_relative_buckets(6);
+  model.set_relative_max_distance(8);
+  if (kind != ModelConfig::dense) model.set_expert_dropout(0.3);
+  config.mutable_hyper()->set_share(HyperConfig::stack);
+  return config;
+}
+
+RunConfig TinyConfigOf(ModelConfig::Family family, ModelConfig::Kind kind, int num_experts,
+                       RuntimeConfig::Dtype dtype) {
+  return family == ModelConfig::gpt2 ? TinyConfig(kind, num_experts, dtype)
+                                     : TinySwitchConfig(kind, num_experts, dtype);
+}
+
 void LimitCapacity(RunConfig* config) {
   CapacityConfig& capacity = *config->mutable_model()->mutable_training_capacity();
   capacity.set_mode(CapacityConfig::fixed_per_row);
@@ -101,7 +123,8 @@ void Randomize(Trainer& trainer) {
   for (const FlatBuffer& buffer : trainer.buffers()) {
     for (const Parameter* parameter : buffer.parameters()) {
       for (const NamedTensor& view : GlobalViews(*parameter, parameter->value)) {
-        const bool router = view.name.find("w_gate") != std::string::npos;
+        const bool router = view.name.find("w_gate") != std::string::npos ||
+                            view.name.find("classifier") != std::string::npos;
         FillNormal(view.tensor, RandomKey{13, 0}.Derive(view.name), router ? 1.0 : 0.25);
       }
     }

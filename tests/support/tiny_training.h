@@ -17,6 +17,15 @@ namespace hypermoe {
 // rows of 8 tokens, 12 rows a batch, dropout, router jitter and both router losses on.
 RunConfig TinyConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dtype dtype);
 
+// The same as a Switch Transformer of two encoder and three decoder blocks, of which blocks 1 and 3
+// are sparse, with more dropout in experts than elsewhere; encoder and decoder have hypernetworks
+// of their own.
+RunConfig TinySwitchConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfig::Dtype dtype);
+
+// TinyConfig or TinySwitchConfig.
+RunConfig TinyConfigOf(ModelConfig::Family family, ModelConfig::Kind kind, int num_experts,
+                       RuntimeConfig::Dtype dtype);
+
 // At most two tokens an expert from each row in training: with 8 tokens a row and 4 or 6 experts,
 // some are too many.
 void LimitCapacity(RunConfig* config);

@@ -1,0 +1,132 @@
+#include "kernels/relative_attention.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <vector>
+
+#include "kernels/optional_tensor.h"
+
+namespace hypermoe {
+namespace {
+
+// The bucket of a distance in one direction.
+int64_t BucketOf(int64_t distance, int64_t buckets, int64_t max_distance) {
+  const int64_t exact = buckets / 2;
+  if (distance < exact) return distance;
+  const auto log_range =
+      static_cast<float>(std::log(static_cast<double>(max_distance) / static_cast<double>(exact)));
+  const float log_distance = std::log(static_cast<float>(distance) / static_cast<float>(exact));
+  const auto beyond =
+      static_cast<int64_t>(log_distance / log_range * static_cast<float>(buckets - exact));
+  return std::min(exact + beyond, buckets - 1);
+}
+
+// What is added to a masked score: so low that the score is lost in its rounding, so that a row of
+// masked keys alone is uniform, in value and gradient, as in T5, which adds all of lowest. Half of
+// it, because kernels multiply scores by log2(e) before they subtract the highest.
+double MaskedScore(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return std::numeric_limits<double>::lowest() / 2;
+    case at::kFloat:
+      return std::numeric_limits<float>::lowest() / 2;
+    default:
+      return std::numeric_limits<at::BFloat16>::lowest() / 2;
+  }
+}
+
+// [B or 1,1,S or 1,L]: 0 or MaskedScore; undefined if nothing is masked.
+at::Tensor MaskOf(const AttentionBias& bias, int64_t queries, int64_t keys,
+                  const at::TensorOptions& options) {
+  at::Tensor masked;
+  if (bias.allowed_BL.defined()) masked = bias.allowed_BL.logical_not().unsqueeze(1).unsqueeze(1);
+  if (bias.causal && queries > 1) {
+    const at::Tensor future_SL = FutureKeys(queries, keys, options.device());
+    masked = masked.defined() ? masked.logical_or(future_SL) : future_SL.unsqueeze(0).unsqueeze(0);
+  }
+  if (!masked.defined()) return {};
+  return at::zeros(masked.sizes(), options)
+      .masked_fill_(masked, MaskedScore(c10::typeMetaToScalarType(options.dtype())));
+}
+
+// The probabilities written out, where dropout must act on them or the bias has a gradient.
+at::Tensor WrittenOut(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const at::Tensor& v_BHLC,
+                      const at::Tensor& bias_HSL, const at::Tensor& mask,
+                      const AttentionDropout& dropout) {
+  at::Tensor scores_BHSL = at::matmul(q_BHSC, k_BHLC.transpose(2, 3));
+  if (bias_HSL.defined()) scores_BHSL.add_(bias_HSL);
+  if (mask.defined()) scores_BHSL.add_(mask);
+  return AttentionOfScores(scores_BHSL, v_BHLC, dropout);
+}
+
+void CheckShapes(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const AttentionBias& bias) {
+  const int64_t rows = q_BHSC.size(0), heads = q_BHSC.size(1), queries = q_BHSC.size(2),
+                keys = k_BHLC.size(2);
+  TORCH_CHECK(!bias.causal || queries <= keys, "RelativeAttention: ", queries, " queries and ",
+              keys, " keys; causal attention expects the queries to be the last of the keys");
+  TORCH_CHECK(
+      !bias.bias_HSL.defined() || bias.bias_HSL.sizes() == at::IntArrayRef({heads, queries, keys}),
+      "RelativeAttention: a bias of shape ", bias.bias_HSL.sizes(),
+      ", expected heads, queries and ", "keys: ", at::IntArrayRef({heads, queries, keys}));
+  TORCH_CHECK(
+      !bias.allowed_BL.defined() || (bias.allowed_BL.scalar_type() == at::kBool &&
+                                     bias.allowed_BL.sizes() == at::IntArrayRef({rows, keys})),
+      "RelativeAttention: allowed keys of ", bias.allowed_BL.scalar_type(), " and shape ",
+      bias.allowed_BL.sizes(), ", expected bool of rows and keys: ", at::IntArrayRef({rows, keys}));
+}
+
+}  // namespace
+
+at::Tensor RelativePositionBuckets(int64_t queries, int64_t keys, int64_t first_query,
+                                   bool bidirectional, int64_t buckets, int64_t max_distance) {
+  const int64_t per_direction = bidirectional ? buckets / 2 : buckets;
+  TORCH_CHECK(per_direction >= 2 && max_distance > per_direction / 2,
+              "RelativePositionBuckets: ", buckets, " buckets up to distance ", max_distance,
+              "; expected at least 2 in each direction, and more distance than half of those");
+  // Rows are windows of one sequence: the buckets of r = -last_query .. keys - 1 - first_query.
+  const int64_t last_query = first_query + queries - 1;
+  std::vector<int64_t> bucket_of;
+  for (int64_t r = -last_query; r < keys - first_query; ++r) {
+    const int64_t distance = bidirectional ? std::abs(r) : std::max<int64_t>(-r, 0);
+    bucket_of.push_back(BucketOf(distance, per_direction, max_distance) +
+                        (bidirectional && r > 0 ? per_direction : 0));
+  }
+  const at::Tensor buckets_SL = at::empty({queries, keys}, at::kLong);
+  auto* out = buckets_SL.mutable_data_ptr<int64_t>();
+  for (int64_t s = 0; s < queries; ++s, out += keys) {
+    std::copy_n(bucket_of.begin() + (queries - 1 - s), keys, out);
+  }
+  return buckets_SL;
+}
+
+at::Tensor RelativeAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
+                             const at::Tensor& v_BHLC, const AttentionBias& bias,
+                             const AttentionDropout& dropout) {
+  CheckShapes(q_BHSC, k_BHLC, bias);
+  const at::TensorOptions options = q_BHSC.options().requires_grad(false);
+  const at::Tensor mask = MaskOf(bias, q_BHSC.size(2), k_BHLC.size(2), options);
+  const bool has_bias = bias.bias_HSL.defined();
+  const at::Tensor bias_HSL = has_bias ? bias.bias_HSL.to(q_BHSC.scalar_type()) : at::Tensor();
+  const bool learns_bias = has_bias && bias_HSL.requires_grad() && at::GradMode::is_enabled();
+  // The fused kernel does not take a batch of 0 rows; without rows the written-out form costs
+  // nothing.
+  if (dropout.probability > 0 || learns_bias || q_BHSC.size(0) == 0)
+    return WrittenOut(q_BHSC, k_BHLC, v_BHLC, bias_HSL, mask, dropout);
+  at::Tensor added = mask;
+  if (has_bias) {
+    added = bias_HSL.detach().unsqueeze(0);
+    if (mask.defined()) added = added.add(mask);
+  }
+  return at::scaled_dot_product_attention(q_BHSC, k_BHLC, v_BHLC, OptionalTensor(added), 0.0,
+                                          /*is_causal=*/false, /*scale=*/1.0);
+}
+
+}  // namespace hypermoe
