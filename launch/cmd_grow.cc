@@ -19,7 +19,7 @@ struct Arguments {
   int experts = 0;
   int top_k = 0;             // 0: not given
   std::string kind, router;  // upcycle; "": not given
-  std::string renormalize = "true";
+  std::string renormalize;   // likewise
   bool upcycle = false;
   std::vector<std::string> overrides;
 };
@@ -35,7 +35,7 @@ absl::StatusOr<GrowthOptions> OptionsOf(const Arguments& arguments, int world_si
   if (arguments.top_k > 0) change("model.top_k", absl::StrCat(arguments.top_k));
   if (arguments.upcycle) {
     change("model.kind", arguments.kind);
-    change("model.renormalize", arguments.renormalize);
+    if (!arguments.renormalize.empty()) change("model.renormalize", arguments.renormalize);
     if (!arguments.router.empty()) change("model.router", arguments.router);
   }
   std::vector<std::string> layout;
@@ -111,9 +111,9 @@ JobBody DefineUpcycle(CLI::App& app) {
          "--renormalize", arguments->renormalize,
          "Whether gates are divided by their sum, so that copies of one network keep their "
          "weights. With --top_k 1 gates are then 1, and only balance losses train the router; "
-         "false scales the experts' last matrix instead")
-      ->check(CLI::IsMember({"true", "false"}))
-      ->capture_default_str();
+         "false scales the experts' last matrix instead. Default: true, but false from a t5, which "
+         "becomes a switch_transformers")
+      ->check(CLI::IsMember({"true", "false"}));
   AddSetOption(app, &arguments->overrides,
                "Another field of the new model (model.*, hyper.*), mesh.expert_parallel or "
                "runtime.dtype; may be repeated");

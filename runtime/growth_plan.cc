@@ -50,9 +50,11 @@ absl::Status CheckKinds(const ModelConfig& from, const ModelConfig& to) {
 absl::Status CheckSparsity(const ModelConfig& from, const ModelConfig& to) {
   if (!IsSparse(from)) return absl::OkStatus();
   if (SparseLayers(from) != SparseLayers(to)) {
-    return ConfigError(
-        "model.sparse_layers differs from that of the model to start from, which is sparse "
-        "already: give the same blocks");
+    return ConfigError(absl::StrCat(
+        HasEncoder(to) ? "model.encoder_sparse_step or model.decoder_sparse_step"
+                       : "model.sparse_layers",
+        " differs from that of the model to start from, which is sparse already: give the same "
+        "blocks"));
   }
   const int experts = from.num_experts();
   if (to.num_experts() % experts == 0) return absl::OkStatus();
@@ -66,8 +68,15 @@ absl::Status CheckFits(const RunConfig& from, const RunConfig& to) {
   RETURN_IF_ERROR(CheckEqual(from.model(), to.model(), "model",
                              {"family", "vocab_size", "num_layers", "hidden_size", "num_heads",
                               "ffn_size", "layer_norm_epsilon", "activation"}));
+  if (HasEncoder(to.model())) {
+    RETURN_IF_ERROR(
+        CheckEqual(from.model(), to.model(), "model",
+                   {"num_decoder_layers", "head_size", "relative_buckets", "relative_max_distance",
+                    "tie_embeddings", "pad_id", "decoder_start_id"}));
+  }
   RETURN_IF_ERROR(CheckSparsity(from.model(), to.model()));
-  if (to.model().sequence_length() > from.model().sequence_length()) {
+  // Relative positions go on for ever.
+  if (!HasEncoder(to.model()) && to.model().sequence_length() > from.model().sequence_length()) {
     return ConfigError(absl::StrCat("model.sequence_length is ", to.model().sequence_length(),
                                     ", but the model to start from knows ",
                                     from.model().sequence_length(), " positions: lower it"));

@@ -9,12 +9,14 @@
 #include "runtime/model_folder_config.h"
 #include "runtime/model_folder_files.h"
 #include "runtime/model_folder_layout.h"
+#include "runtime/model_folder_names.h"
 #include "runtime/model_folder_tensors.h"
 
 namespace hypermoe {
 namespace {
 
 constexpr char kConfig[] = "config.json";
+constexpr char kSentencePiece[] = "spiece.model";
 constexpr size_t kMaxConfigBytes = 1 << 20;
 
 absl::StatusOr<std::string> ReadConfigText(const std::string& dir, std::string* path) {
@@ -39,13 +41,15 @@ absl::StatusOr<ModelFolder> OpenModelFolder(const std::string& dir) {
   std::string path;
   ASSIGN_OR_RETURN(folder.config_json, ReadConfigText(dir, &path));
   ASSIGN_OR_RETURN(folder.config, ReadFolderConfig(path, folder.config_json));
-  ASSIGN_OR_RETURN(folder.tensors, OpenFolderTensors(dir));
+  ASSIGN_OR_RETURN(folder.tensors, OpenFolderTensors(dir, folder.config.model()));
   // Before anything is made of the sizes that the configuration gives, which may be any.
   RETURN_IF_ERROR(CheckFolderTensors(absl::StrCat("model folder ", Printable(dir)), folder));
-  if (folder.tensors->entries().at("wte.weight").dtype == c10::kDouble)
+  if (folder.tensors->entries().at(EmbeddingName(folder.config.model())).dtype == c10::kDouble)
     folder.config.mutable_runtime()->set_dtype(RuntimeConfig::float64);
   if (HasFolderFile(dir, "vocab.json") && HasFolderFile(dir, "merges.txt"))
     folder.config.mutable_data()->set_tokenizer("gpt2:" + dir);
+  if (HasFolderFile(dir, kSentencePiece))
+    folder.config.mutable_data()->set_tokenizer(absl::StrCat("spm:", dir, "/", kSentencePiece));
   return folder;
 }
 

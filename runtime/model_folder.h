@@ -1,6 +1,8 @@
 // Model folders in Hugging Face's form: config.json and model.safetensors, or
-// model.safetensors.index.json and its shards. Model types gpt2 (dense, exactly Hugging Face's) and
-// hypermoe_gpt2 (sparse; its keys and tensors are described in the README).
+// model.safetensors.index.json and its shards. Model types gpt2 (dense, exactly Hugging Face's),
+// hypermoe_gpt2 (sparse), switch_transformers (exactly Hugging Face's but for a block and tensors
+// hypermoe, which it does not look at) and t5 (dense, one matrix in and one out); keys and tensors
+// are described in the README.
 #pragma once
 
 #include <memory>
@@ -14,11 +16,11 @@ namespace hypermoe {
 
 struct ModelFolder {
   // Sections model and hyper (if hyper.baked, a learned scale is part of the HyperExperts);
-  // runtime.dtype, float64 where wte.weight is; data.tokenizer, where the
-  // folder holds GPT-2's files. Everything else as in RunConfig's defaults.
+  // runtime.dtype, float64 where the token embedding is; data.tokenizer, where the
+  // folder holds GPT-2's files or T5's. Everything else as in RunConfig's defaults.
   RunConfig config;
   std::string config_json;  // the file's text: keys that mean nothing here are kept for export
-  // Under the names of the model's parameters: without "transformer.", tied and unused tensors left out.
+  // Under the names of the model's parameters; tied and unused tensors are left out.
   std::shared_ptr<const TensorSource> tensors;
 };
 

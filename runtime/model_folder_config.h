@@ -1,4 +1,4 @@
-// config.json of a model folder of the GPT-2 family, and what it says as sections of RunConfig.
+// config.json of a model folder, and what it says as sections of RunConfig.
 #pragma once
 
 #include <string>
@@ -18,7 +18,7 @@ absl::StatusOr<RunConfig> ReadFolderConfig(const std::string& path, const std::s
 // The text of a config.json for the model. `source`: "" or the text of the config.json that the
 // model came with, of which everything stays whose meaning has not changed (the whole text, byte
 // for byte, if nothing has). `dtype`: Hugging Face's name of the tensors' type ("float32"), for new
-// files. ConfigError if `source` cannot be read.
+// files. ConfigError if `source` cannot be read, or for a model that no folder can describe.
 absl::StatusOr<std::string> FolderConfigText(const RunConfig& model, const std::string& source,
                                              const std::string& dtype);
 

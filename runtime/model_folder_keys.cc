@@ -39,6 +39,48 @@ const std::vector<FolderKey>& Gpt2Keys() {
   return *keys;
 }
 
+namespace {
+
+// What switch_transformers and t5 have in common, with the defaults in which they differ.
+std::vector<FolderKey> EncoderDecoderKeys(double width, double layers, double heads) {
+  return {
+      {"vocab_size", "model.vocab_size", 32128},
+      {"d_model", "model.hidden_size", width},
+      {"d_kv", "model.head_size", 64},
+      {"d_ff", "model.ffn_size", 2048},
+      {"num_layers", "model.num_layers", layers},
+      {"num_heads", "model.num_heads", heads},
+      {"relative_attention_num_buckets", "model.relative_buckets", 32},
+      {"relative_attention_max_distance", "model.relative_max_distance", 128},
+      {"dropout_rate", "model.dropout", 0.1},
+      {"layer_norm_epsilon", "model.layer_norm_epsilon", 1e-6},
+      {"initializer_factor", "model.initializer_factor", 1},
+      {"dense_act_fn", "model.activation", {}},
+      {"tie_word_embeddings", "model.tie_embeddings", {}},
+      {"pad_token_id", "model.pad_id", 0},
+      {"eos_token_id", "model.end_id", 1},
+  };
+}
+
+}  // namespace
+
+const std::vector<FolderKey>& SwitchKeys() {
+  static const auto* const keys = [] {
+    auto* const all = new std::vector<FolderKey>(EncoderDecoderKeys(768, 12, 12));
+    all->insert(all->end(), {{"num_experts", "model.num_experts", 8},
+                             {"router_jitter_noise", "model.router_jitter", 0.01},
+                             {"router_z_loss_coef", "model.router_z_coefficient", 0.001},
+                             {"router_aux_loss_coef", "model.balance_loss.coefficient", 0.001}});
+    return all;
+  }();
+  return *keys;
+}
+
+const std::vector<FolderKey>& T5Keys() {
+  static const auto* const keys = new std::vector<FolderKey>(EncoderDecoderKeys(512, 6, 8));
+  return *keys;
+}
+
 const std::vector<FolderKey>& MoeKeys() {
   static const auto* const keys = new std::vector<FolderKey>{
       {"num_experts", "model.num_experts", {}},

@@ -19,7 +19,9 @@ struct FolderKey {
   std::optional<double> if_absent;  // of numbers, where it is not the field's own default
 };
 
-const std::vector<FolderKey>& Gpt2Keys();     // at the top level
+const std::vector<FolderKey>& Gpt2Keys();     // at the top level, of GPT-2
+const std::vector<FolderKey>& SwitchKeys();   // there, of switch_transformers
+const std::vector<FolderKey>& T5Keys();       // there, of t5
 const std::vector<FolderKey>& MoeKeys();      // in the block "moe"
 const std::vector<FolderKey>& LossKeys();     // in the block "losses" of "moe"
 const std::vector<FolderKey>& HyperKeys();    // in the block "hypermoe", for kind hyper

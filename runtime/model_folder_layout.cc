@@ -1,6 +1,8 @@
 #include "runtime/model_folder_layout.h"
 
-#include <set>
+#include <algorithm>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "model/config_values.h"
@@ -18,23 +20,32 @@ class Layout {
         sparse_(SparseLayers(model_)),
         visit_(visit) {}
 
-  void Model() const {
+  void Gpt2() const {
     visit_("wte.weight", {model_.vocab_size(), width_});
     visit_("wpe.weight", {model_.sequence_length(), width_});
-    const std::set<int64_t> sparse(sparse_.begin(), sparse_.end());
     for (int64_t block = 0; block < model_.num_layers(); ++block) {
       const std::string prefix = absl::StrCat("h.", block, ".");
       Norm(prefix + "ln_1");
       Matrix(prefix + "attn.c_attn", width_, 3 * width_);
       Matrix(prefix + "attn.c_proj", width_, width_);
       Norm(prefix + "ln_2");
-      if (sparse.contains(block)) {
-        SparseFeedForward(prefix + "mlp.");
-      } else {
-        FeedForward(prefix + "mlp.");
-      }
+      SubLayer(block, prefix + "mlp.");
     }
     Norm("ln_f");
+  }
+
+  void EncoderDecoder() const {
+    const int64_t ids = model_.vocab_size();
+    if (model_.tie_embeddings()) {
+      visit_("shared.weight", {ids, width_});
+    } else {
+      for (const char* name : {"encoder.embed_tokens", "decoder.embed_tokens", "lm_head"})
+        visit_(absl::StrCat(name, ".weight"), {ids, width_});
+    }
+    for (int64_t block = 0; block < EncoderBlocks(model_); ++block) EncoderBlock(block);
+    RmsNorm("encoder.final_layer_norm");
+    for (int64_t block = 0; block < DecoderBlocks(model_); ++block) DecoderBlock(block);
+    RmsNorm("decoder.final_layer_norm");
   }
 
   void HyperNetwork() const {
@@ -49,7 +60,7 @@ class Layout {
       Linear(absl::StrCat("hypermoe.selection_mlp.", scope, ".0"), mlp, embedding, true);
       Linear(absl::StrCat("hypermoe.selection_mlp.", scope, ".2"), selection, mlp, true);
     }
-    visit_("hypermoe.layer_embedding.weight", {model_.num_layers(), hyper_.layer_embedding_dim()});
+    visit_("hypermoe.layer_embedding.weight", {NumBlocks(model_), hyper_.layer_embedding_dim()});
     for (const std::string& scope : Scopes(hyper_.share())) {
       Generator(absl::StrCat("hypermoe.generator.", scope, "."), hidden ? width_ : selection);
     }
@@ -86,19 +97,67 @@ class Layout {
   }
 
   void Norm(const std::string& name) const {
-    visit_(name + ".weight", {width_});
+    RmsNorm(name);
     visit_(name + ".bias", {width_});
+  }
+  void RmsNorm(const std::string& name) const { visit_(name + ".weight", {width_}); }
+
+  void EncoderBlock(int64_t index) const {
+    const std::string prefix = absl::StrCat("encoder.block.", index, ".layer.");
+    SelfAttention(prefix, index);
+    SubLayer(index, prefix + "1.mlp.");
+    RmsNorm(prefix + "1.layer_norm");
+  }
+
+  void DecoderBlock(int64_t index) const {
+    const std::string prefix = absl::StrCat("decoder.block.", index, ".layer.");
+    SelfAttention(prefix, index);
+    Attention(prefix + "1.EncDecAttention.");
+    RmsNorm(prefix + "1.layer_norm");
+    SubLayer(EncoderBlocks(model_) + index, prefix + "2.mlp.");
+    RmsNorm(prefix + "2.layer_norm");
+  }
+
+  // The first block's table of relative positions is that of its stack.
+  void SelfAttention(const std::string& prefix, int64_t index) const {
+    Attention(prefix + "0.SelfAttention.");
+    if (index == 0) {
+      visit_(prefix + "0.SelfAttention.relative_attention_bias.weight",
+             {model_.relative_buckets(), model_.num_heads()});
+    }
+    RmsNorm(prefix + "0.layer_norm");
+  }
+
+  void Attention(const std::string& prefix) const {
+    const int64_t heads = model_.num_heads() * HeadSize(model_);
+    for (const char* name : {"q", "k", "v"}) Linear(prefix + name, heads, width_, false);
+    Linear(prefix + "o", width_, heads, false);
   }
 
   void FeedForward(const std::string& prefix) const {
-    Matrix(prefix + "c_fc", width_, inner_);
-    Matrix(prefix + "c_proj", inner_, width_);
+    if (HasEncoder(model_)) {
+      Linear(prefix + "wi", inner_, width_, false);
+      Linear(prefix + "wo", width_, inner_, false);
+    } else {
+      Matrix(prefix + "c_fc", width_, inner_);
+      Matrix(prefix + "c_proj", inner_, width_);
+    }
   }
 
-  void SparseFeedForward(const std::string& prefix) const {
-    visit_(prefix + "router.w_gate", {width_, model_.num_experts()});
-    if (model_.router() == ModelConfig::noisy_topk)
-      visit_(prefix + "router.w_noise", {width_, model_.num_experts()});
+  void Router(const std::string& prefix) const {
+    const int64_t experts = model_.num_experts();
+    if (HasEncoder(model_)) {
+      Linear(prefix + "classifier", experts, width_, false);
+    } else {
+      visit_(prefix + "w_gate", {width_, experts});
+    }
+    if (model_.router() == ModelConfig::noisy_topk) visit_(prefix + "w_noise", {width_, experts});
+  }
+
+  // Of the block with this number in the whole model.
+  void SubLayer(int64_t block, const std::string& prefix) const {
+    if (!std::binary_search(sparse_.begin(), sparse_.end(), block)) return FeedForward(prefix);
+    Router(prefix + "router.");
     for (int64_t expert = 0; expert < model_.num_experts(); ++expert)
       FeedForward(absl::StrCat(prefix, "experts.expert_", expert, "."));
     if (model_.kind() == ModelConfig::moe_share) FeedForward(prefix + "shared_expert.");
@@ -124,18 +183,24 @@ class Layout {
     }
   }
 
+  // Stacks without a sparse block have nothing.
   std::vector<std::string> Scopes(HyperConfig::Scope scope) const {
-    if (scope == HyperConfig::stack) return {"decoder"};
     if (scope == HyperConfig::model) return {"model"};
     std::vector<std::string> names;
-    for (const int64_t layer : sparse_) names.push_back(absl::StrCat(layer));
+    for (const int64_t layer : sparse_) {
+      const bool encoder = StackOf(model_, layer) == Stack::kEncoder;
+      const std::string name = scope == HyperConfig::layer ? absl::StrCat(layer)
+                               : encoder                   ? "encoder"
+                                                           : "decoder";
+      if (names.empty() || names.back() != name) names.push_back(name);
+    }
     return names;
   }
 
   const ModelConfig& model_;
   const HyperConfig& hyper_;
   int64_t width_, inner_;
-  std::vector<int64_t> sparse_;
+  std::vector<int64_t> sparse_;  // ascending
   const TensorVisitor& visit_;
 };
 
@@ -143,7 +208,11 @@ class Layout {
 
 void ForEachFolderTensor(const RunConfig& config, const TensorVisitor& visit) {
   const Layout layout(config, visit);
-  layout.Model();
+  if (HasEncoder(config.model())) {
+    layout.EncoderDecoder();
+  } else {
+    layout.Gpt2();
+  }
   if (config.model().kind() != ModelConfig::hyper) return;
   if (config.hyper().baked()) {
     layout.BakedHyperExperts();

@@ -1,5 +1,5 @@
-// Which tensors a model folder of the GPT-2 family has, by name and shape, as its configuration
-// says.
+// Which tensors a model has, by name and shape, as its configuration says. A folder has the same,
+// but for some names (model_folder_names.h).
 #pragma once
 
 #include "configs/run.pb.h"

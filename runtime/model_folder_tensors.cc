@@ -1,17 +1,17 @@
 #include "runtime/model_folder_tensors.h"
 
-#include <algorithm>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
+#include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
+#include "model/config_values.h"
 #include "runtime/fit_problems.h"
 #include "runtime/model_folder_files.h"
+#include "runtime/model_folder_names.h"
 #include "runtime/safetensors.h"
 #include "runtime/strict_json.h"
 
@@ -55,19 +55,11 @@ class FolderTensors : public TensorSource {
   std::map<std::string, Place> places_;
 };
 
-// h.{i}.attn.bias and h.{i}.attn.masked_bias: constants that old files hold.
-bool IsAttentionMask(absl::string_view name) {
-  if (!absl::ConsumePrefix(&name, "h.")) return false;
-  const size_t digits =
-      std::find_if_not(name.begin(), name.end(), absl::ascii_isdigit) - name.begin();
-  name.remove_prefix(digits);
-  return digits > 0 && (name == ".attn.bias" || name == ".attn.masked_bias");
-}
-
 class FolderOpener {
  public:
-  explicit FolderOpener(const std::string& folder)
+  FolderOpener(const std::string& folder, const ModelConfig& model)
       : folder_(folder),
+        model_(model),
         what_(absl::StrCat("model folder ", Printable(folder))),
         problems_(kMostFitProblems),
         tensors_(std::make_shared<FolderTensors>(folder)) {}
@@ -85,7 +77,8 @@ class FolderOpener {
       RETURN_IF_ERROR(OpenShards());
     }
     RETURN_IF_ERROR(problems_.ToStatus(absl::StrCat(what_, " cannot be read")));
-    RETURN_IF_ERROR(CheckHead());
+    RETURN_IF_ERROR(AddEmbeddings());
+    RETURN_IF_ERROR(CheckCopies());
     return tensors_;
   }
 
@@ -98,7 +91,9 @@ class FolderOpener {
     return DataError(absl::StrCat(
         what_, " holds ", Printable(pickle), " but no ", kSingleFile,
         ": pickle files can run code when they are read, so they are not. Convert it where you "
-        "trust it: python3 -c \"from transformers import AutoModelForCausalLM as M; "
+        "trust it: python3 -c \"from transformers import ",
+        HasEncoder(model_) ? "AutoModelForSeq2SeqLM" : "AutoModelForCausalLM",
+        " as M; "
         "M.from_pretrained('",
         Printable(folder_), "').save_pretrained('OUTPUT', safe_serialization=True)\""));
   }
@@ -174,47 +169,66 @@ class FolderOpener {
   }
 
   void AddTensor(const ShardFile& file, const std::string& name) {
-    const std::string short_name(absl::StripPrefix(name, "transformer."));
-    if (IsAttentionMask(short_name)) return;
+    const FolderTensor tensor = TensorOfFolder(model_, name);
+    if (tensor.use == FolderTensor::Use::kNone) return;
     absl::StatusOr<TensorEntry> entry = file->Entry(name);
     if (!entry.ok()) return problems_.Add(std::string(entry.status().message()));
     if (!c10::isFloatingType(entry->dtype)) {
       return problems_.Misfit(name, SafetensorsDtype(entry->dtype), "F32, F64, F16 or BF16");
     }
-    if (short_name == "lm_head.weight") {
-      head_ = {file, name};
-    } else if (!tensors_->Add(short_name, *std::move(entry), {file, name})) {
-      problems_.Add(absl::StrCat("tensor '", Printable(short_name),
-                                 "' is there twice, with and without \"transformer.\""));
+    if (tensor.use == FolderTensor::Use::kCopy) {
+      copies_.push_back({{file, name}, tensor.name});
+    } else if (tensor.use == FolderTensor::Use::kOtherwise) {
+      otherwise_ = {file, name};
+    } else if (!tensors_->Add(tensor.name, *std::move(entry), {file, name})) {
+      problems_.Add(absl::StrCat("tensor '", Printable(tensor.name), "' is there twice, as '",
+                                 Printable(name), "' too"));
     }
   }
 
-  // The head is the embedding. Compared here because only what is stored once is kept.
-  absl::Status CheckHead() const {
-    if (head_.file == nullptr || !tensors_->entries().contains("wte.weight"))
-      return absl::OkStatus();  // an embedding that is missing is an error of its own
-    ASSIGN_OR_RETURN(const at::Tensor head, head_.file->Get(head_.name));
-    ASSIGN_OR_RETURN(const at::Tensor embedding, tensors_->Read("wte.weight"));
-    if (head.scalar_type() == embedding.scalar_type() && head.sizes() == embedding.sizes() &&
-        std::memcmp(head.const_data_ptr(), embedding.const_data_ptr(), head.nbytes()) == 0) {
-      return absl::OkStatus();
+  absl::Status AddEmbeddings() {
+    if (otherwise_.file == nullptr) return absl::OkStatus();
+    for (const std::string& name : UntiedEmbeddings()) {
+      if (tensors_->entries().contains(name)) continue;
+      ASSIGN_OR_RETURN(TensorEntry entry, otherwise_.file->Entry(otherwise_.name));
+      tensors_->Add(name, std::move(entry), otherwise_);
     }
-    return DataError(absl::StrCat(what_, ": tensor '", Printable(head_.name),
-                                  "' differs from 'wte.weight': models whose head is not their "
-                                  "token embedding are not supported"));
+    return absl::OkStatus();
+  }
+
+  // That tied tensors are equal. Compared here because only what is stored once is kept.
+  absl::Status CheckCopies() const {
+    for (const auto& [place, parameter] : copies_) {
+      // One that is missing is an error of its own.
+      if (!tensors_->entries().contains(parameter)) continue;
+      ASSIGN_OR_RETURN(const at::Tensor copy, place.file->Get(place.name));
+      ASSIGN_OR_RETURN(const at::Tensor value, tensors_->Read(parameter));
+      if (copy.scalar_type() == value.scalar_type() && copy.sizes() == value.sizes() &&
+          std::memcmp(copy.const_data_ptr(), value.const_data_ptr(), copy.nbytes()) == 0) {
+        continue;
+      }
+      return DataError(absl::StrCat(
+          what_, ": tensor '", Printable(place.name), "' differs from '", parameter, "': ",
+          HasEncoder(model_) ? "they must be equal where 'tie_word_embeddings' is not false"
+                             : "models whose head is not their token embedding are not supported"));
+    }
+    return absl::OkStatus();
   }
 
   const std::string& folder_;
+  const ModelConfig& model_;
   std::string what_;
   FitProblems problems_;
   std::shared_ptr<FolderTensors> tensors_;
-  FolderTensors::Place head_;
+  std::vector<std::pair<FolderTensors::Place, std::string>> copies_;  // and their parameters
+  FolderTensors::Place otherwise_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const TensorSource>> OpenFolderTensors(const std::string& folder) {
-  return FolderOpener(folder).Open();
+absl::StatusOr<std::shared_ptr<const TensorSource>> OpenFolderTensors(const std::string& folder,
+                                                                      const ModelConfig& model) {
+  return FolderOpener(folder, model).Open();
 }
 
 }  // namespace hypermoe

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "runtime/hashed_file.h"
 #include "runtime/model_folder_config.h"
 #include "runtime/model_folder_layout.h"
+#include "runtime/model_folder_names.h"
 #include "runtime/safetensors.h"
 
 namespace hypermoe {
@@ -26,21 +28,46 @@ namespace fs = std::filesystem;
 
 struct Shard {
   std::string file;
-  std::vector<std::string> tensors;
+  std::vector<std::string> tensors;  // names in the folder
   int64_t bytes = 0;
 };
 
+// The model's tensors under their names in the folder.
+class TensorsToWrite : public TensorSource {
+ public:
+  explicit TensorsToWrite(const ModelFolder& model) : tensors_(*model.tensors) {
+    ForEachFolderTensor(model.config, [&](const std::string& name, at::IntArrayRef) {
+      for (const std::string& written : NamesInFolder(model.config.model(), name)) {
+        names_.push_back(written);
+        entries_[written] = tensors_.entries().at(name);
+        parameter_of_[written] = name;
+      }
+    });
+  }
+  // In the order of the model.
+  const std::vector<std::string>& names() const { return names_; }
+  const std::map<std::string, TensorEntry>& entries() const override { return entries_; }
+  absl::StatusOr<at::Tensor> Read(const std::string& name) const override {
+    return tensors_.Read(parameter_of_.at(name));
+  }
+
+ private:
+  const TensorSource& tensors_;
+  std::vector<std::string> names_;
+  std::map<std::string, TensorEntry> entries_;
+  std::map<std::string, std::string> parameter_of_;
+};
+
 // The tensors in the order of the model, each shard filled before the next, as Hugging Face does.
-absl::StatusOr<std::vector<Shard>> PlanShards(const ModelFolder& model, int64_t max_shard_bytes) {
-  RETURN_IF_ERROR(CheckFolderTensors("the model to be written", model));
+std::vector<Shard> PlanShards(const TensorsToWrite& tensors, int64_t max_shard_bytes) {
   std::vector<Shard> shards(1);
-  ForEachFolderTensor(model.config, [&](const std::string& name, at::IntArrayRef) {
-    const int64_t bytes = TensorBytes(model.tensors->entries().at(name));
+  for (const std::string& name : tensors.names()) {
+    const int64_t bytes = TensorBytes(tensors.entries().at(name));
     if (!shards.back().tensors.empty() && shards.back().bytes + bytes > max_shard_bytes)
       shards.emplace_back();
     shards.back().tensors.push_back(name);
     shards.back().bytes += bytes;
-  });
+  }
   shards[0].file = "model.safetensors";
   for (size_t i = 0; i < shards.size() && shards.size() > 1; ++i)
     shards[i].file = absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, shards.size());
@@ -60,7 +87,7 @@ std::string IndexText(const std::vector<Shard>& shards) {
 
 // Hugging Face's name of the dtype that the tensors have, for a new config.json.
 std::string DtypeName(const ModelFolder& model) {
-  switch (model.tensors->entries().at("wte.weight").dtype) {
+  switch (model.tensors->entries().at(EmbeddingName(model.config.model())).dtype) {
     case c10::kDouble:
       return "float64";
     case c10::kHalf:
@@ -117,24 +144,22 @@ class OutputFolder {
   std::string path_, temporary_;
 };
 
-absl::Status WriteShards(const ModelFolder& model, const std::vector<Shard>& shards,
+absl::Status WriteShards(const TensorsToWrite& tensors, const std::vector<Shard>& shards,
                          const std::string& folder, const Communicator& world) {
   for (size_t i = world.rank(); i < shards.size(); i += world.size()) {
     RETURN_IF_ERROR(WriteSafetensors(absl::StrCat(folder, "/", shards[i].file), shards[i].tensors,
-                                     *model.tensors, {{"format", "pt"}})
+                                     tensors, {{"format", "pt"}})
                         .status());
   }
   return absl::OkStatus();
 }
 
-absl::Status Complete(const ModelFolder& model, const std::vector<Shard>& shards,
+absl::Status Complete(const std::string& config, const std::vector<Shard>& shards,
                       const OutputFolder& folder) {
   if (shards.size() > 1) {
     RETURN_IF_ERROR(
         WriteFileDurably(folder.temporary() + "/model.safetensors.index.json", IndexText(shards)));
   }
-  ASSIGN_OR_RETURN(const std::string config,
-                   FolderConfigText(model.config, model.config_json, DtypeName(model)));
   RETURN_IF_ERROR(WriteFileDurably(folder.temporary() + "/config.json", config));
   return folder.Publish();
 }
@@ -143,14 +168,18 @@ absl::Status Complete(const ModelFolder& model, const std::vector<Shard>& shards
 
 absl::Status WriteModelFolder(const ModelFolder& model, const std::string& output,
                               int64_t max_shard_bytes, Communicator& world) {
-  const absl::StatusOr<std::vector<Shard>> shards = PlanShards(model, max_shard_bytes);
-  RETURN_IF_ERROR(Agree(world, shards.status()));
+  RETURN_IF_ERROR(Agree(world, CheckFolderTensors("the model to be written", model)));
+  const absl::StatusOr<std::string> config =
+      FolderConfigText(model.config, model.config_json, DtypeName(model));
+  RETURN_IF_ERROR(Agree(world, config.status()));
+  const TensorsToWrite tensors(model);
+  const std::vector<Shard> shards = PlanShards(tensors, max_shard_bytes);
   const OutputFolder folder(output);
   const bool first = world.rank() == 0;
   RETURN_IF_ERROR(Agree(world, first ? folder.Begin() : absl::OkStatus()));
-  absl::Status status = Agree(world, WriteShards(model, *shards, folder.temporary(), world));
+  absl::Status status = Agree(world, WriteShards(tensors, shards, folder.temporary(), world));
   if (status.ok())
-    status = Agree(world, first ? Complete(model, *shards, folder) : absl::OkStatus());
+    status = Agree(world, first ? Complete(*config, shards, folder) : absl::OkStatus());
   if (!status.ok() && first) folder.Discard();
   return status;
 }

@@ -16,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "kernels/keyed_random.h"
+#include "model/config_values.h"
 #include "model/expert_capacity.h"
 #include "model/router_losses.h"
 #include "runtime/agreement.h"
@@ -50,7 +51,9 @@ absl::StatusOr<RunConfig> GrownConfig(const RunConfig& from, const GrowthOptions
     return UsageError(
         absl::StrCat("--set ", change, ": of the new model, fields of model and hyper can be set"));
   }
-  ASSIGN_OR_RETURN(const RunConfig given, ReadGivenConfig("", options.changes));
+  ASSIGN_OR_RETURN(RunConfig given, ReadGivenConfig("", options.changes));
+  if (from.model().kind() == ModelConfig::dense && !given.model().has_renormalize())
+    given.mutable_model()->set_renormalize(!HasEncoder(from.model()));
   RunConfig config = from;
   RunConfig grown = StartingFrom(from, given);
   if (from.model().kind() != ModelConfig::dense) {

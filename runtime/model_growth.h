@@ -17,7 +17,9 @@ namespace hypermoe {
 struct GrowthOptions {
   std::string from;    // model folder, run folder or checkpoint folder
   std::string output;  // a new folder: a model folder, or from a run a run folder
-  // What is different in the larger model: "model.num_experts=16", in sections model and hyper.
+  // What is different in the larger model: "model.num_experts=16", in sections model and hyper. Of
+  // a dense model, gates are renormalised unless they say otherwise, so that copies of one network
+  // keep their weights; but not in family switch_transformers, whose folders cannot say so.
   std::vector<std::string> changes;
   double jitter = kCloneJitter;  // SeparateClones
   // Of the jitter and the tokens to compare on; from a model folder also of new parameters, which

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace hypermoe {
@@ -18,7 +17,7 @@ WrittenTensors::WrittenTensors(const GrownTensors& grown, const std::vector<Para
   const at::ScalarType dtype = parameters.front().value.scalar_type();
   for (const auto& [name, entry] : grown.entries()) {
     // Routers may have been jittered since.
-    const bool changed = grown.Changes(name) || absl::EndsWith(name, "router.w_gate");
+    const bool changed = grown.Changes(name) || IsRouterMatrix(name);
     entries_[name] = {convert || changed ? dtype : entry.dtype, entry.shape};
   }
 }
