@@ -32,7 +32,7 @@ struct BeamSearchOptions {
   double length_penalty = 1;
   int64_t no_repeat_ngram = 0;  // so many ids in a row do not occur twice; 0: no such rule
   int64_t min_length = 0;       // no end while a sequence is shorter
-  int64_t max_length = 20;      // above P
+  int64_t max_length = 20;      // above P, at least min_length
   EarlyStopping early_stopping = EarlyStopping::kNo;
   int64_t end_id = -1;    // -1: none, every sequence gets max_length
   int64_t known_ids = 0;  // ids from here on are never chosen; 0: all of V are known
