@@ -4,12 +4,14 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <type_traits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "model/batch.h"
+#include "model/config_values.h"
 #include "runtime/fit_problems.h"
 #include "runtime/safetensors.h"
 
@@ -17,6 +19,7 @@ namespace hypermoe {
 namespace {
 
 constexpr char kGradient[] = "grad.";
+constexpr char kIds[] = "input_ids", kLabels[] = "labels", kMask[] = "attention_mask";
 
 absl::Status Bad(const std::string& path, const std::string& problem) {
   return DataError(absl::StrCat(Printable(path), ": ", problem));
@@ -25,7 +28,9 @@ absl::Status Bad(const std::string& path, const std::string& problem) {
 absl::StatusOr<at::Tensor> ReadIds(const SafetensorsFile& file, const std::string& path,
                                    const std::string& name) {
   if (!file.contains(name)) {
-    return Bad(path, absl::StrCat("has no ", name, ": a golden file holds input_ids and labels"));
+    return Bad(path, absl::StrCat("has no ", name,
+                                  ": a golden file holds input_ids and labels, of an "
+                                  "encoder-decoder model attention_mask too"));
   }
   ASSIGN_OR_RETURN(const at::Tensor ids, file.Get(name));
   if (ids.scalar_type() != at::kLong || ids.dim() != 2 || ids.numel() == 0) {
@@ -36,17 +41,23 @@ absl::StatusOr<at::Tensor> ReadIds(const SafetensorsFile& file, const std::strin
   return ids;
 }
 
-absl::Status CheckInputs(const GoldenFile& golden, const ModelConfig& model) {
-  const at::Tensor &ids = golden.input_ids_BS, &labels = golden.labels_BS;
-  if (!labels.sizes().equals(ids.sizes())) {
+absl::Status CheckShapes(const GoldenFile& golden, const ModelConfig& model) {
+  const at::Tensor &ids = golden.input_ids_BS, &labels = golden.labels_BT;
+  const bool encoder = HasEncoder(model);
+  if (encoder ? labels.size(0) != ids.size(0) : !labels.sizes().equals(ids.sizes())) {
     return Bad(golden.path,
                absl::StrCat("labels are ", ShapeText(labels.sizes()), " and input_ids ",
-                            ShapeText(ids.sizes()), ": expected the same shape"));
+                            ShapeText(ids.sizes()), ": expected the same ",
+                            encoder ? "number of rows" : "shape"));
   }
-  if (ids.size(1) > model.sequence_length()) {
-    return Bad(golden.path, absl::StrCat("input_ids have ", ids.size(1),
-                                         " positions: the model knows ", model.sequence_length()));
-  }
+  // Relative positions, with an encoder, have no end.
+  if (encoder || ids.size(1) <= model.sequence_length()) return absl::OkStatus();
+  return Bad(golden.path, absl::StrCat("input_ids have ", ids.size(1),
+                                       " positions: the model knows ", model.sequence_length()));
+}
+
+absl::Status CheckIds(const GoldenFile& golden, const ModelConfig& model) {
+  const at::Tensor &ids = golden.input_ids_BS, &labels = golden.labels_BT;
   const auto outside = [&](const at::Tensor& values) {
     return (values < 0).logical_or(values >= int64_t{model.vocab_size()});
   };
@@ -55,6 +66,17 @@ absl::Status CheckInputs(const GoldenFile& golden, const ModelConfig& model) {
     return Bad(golden.path, absl::StrCat("input_ids or labels hold an id outside 0 .. ",
                                          model.vocab_size() - 1, ", the model's vocabulary"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status ReadMask(const SafetensorsFile& file, GoldenFile* golden) {
+  ASSIGN_OR_RETURN(const at::Tensor mask, ReadIds(file, golden->path, kMask));
+  if (!mask.sizes().equals(golden->input_ids_BS.sizes()) ||
+      (mask < 0).logical_or(mask > 1).any().item<bool>()) {
+    return Bad(golden->path, absl::StrCat(kMask, " is ", ShapeText(mask.sizes()),
+                                          ": expected 0 or 1 for each of input_ids"));
+  }
+  golden->attention_mask_BS = mask.to(at::kBool);
   return absl::OkStatus();
 }
 
@@ -71,6 +93,16 @@ absl::StatusOr<c10::ScalarType> HeaderDtype(const SafetensorsFile& file, const s
                                 ": expected float64 or float32, in which it was computed"));
 }
 
+// What is allowed in the settings of a decoding: any other key could mean another result.
+const std::set<std::string>& SettingsOf(bool encoder) {
+  static const auto* const decoder_keys = new std::set<std::string>{
+      "do_sample", "num_beams", "max_new_tokens", "prompt_length", "use_cache"};
+  static const auto* const encoder_keys = new std::set<std::string>{
+      "do_sample",      "num_beams",      "max_length",           "min_length",
+      "length_penalty", "early_stopping", "no_repeat_ngram_size", "use_cache"};
+  return encoder ? *encoder_keys : *decoder_keys;
+}
+
 // Reads one setting of a decoding; `json` is an object.
 template <typename T>
 bool ReadSetting(const nlohmann::json& json, const char* key, bool required, T* value) {
@@ -78,6 +110,8 @@ bool ReadSetting(const nlohmann::json& json, const char* key, bool required, T* 
   if (found == json.end()) return !required;
   if constexpr (std::is_same_v<T, bool>) {
     if (!found->is_boolean()) return false;
+  } else if constexpr (std::is_same_v<T, double>) {
+    if (!found->is_number()) return false;
   } else {
     if (!found->is_number_integer() ||
         (found->is_number_unsigned() && found->get<uint64_t>() > INT64_MAX))
@@ -87,55 +121,90 @@ bool ReadSetting(const nlohmann::json& json, const char* key, bool required, T* 
   return true;
 }
 
-// The settings of `entry`, which must be greedy: any other key could mean another result.
-bool ParseDecoding(const std::string& text, GoldenDecoding* decoding) {
+bool ParseDecoding(const std::string& text, bool encoder, GoldenDecoding* decoding) {
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return false;
   for (const auto& [key, value] : json.items()) {
-    if (key != "do_sample" && key != "num_beams" && key != "max_new_tokens" &&
-        key != "prompt_length" && key != "use_cache")
-      return false;
+    if (!SettingsOf(encoder).contains(key)) return false;
   }
-  bool sample = false;
-  int64_t beams = 1;
-  return ReadSetting(json, "do_sample", false, &sample) && !sample &&
-         ReadSetting(json, "num_beams", false, &beams) && beams == 1 &&
-         ReadSetting(json, "max_new_tokens", true, &decoding->new_tokens) &&
-         ReadSetting(json, "prompt_length", true, &decoding->prompt_length) &&
-         ReadSetting(json, "use_cache", false, &decoding->cached);
+  bool sample = false, early = false;
+  const bool common = ReadSetting(json, "do_sample", false, &sample) && !sample &&
+                      ReadSetting(json, "num_beams", false, &decoding->beams) &&
+                      ReadSetting(json, "use_cache", false, &decoding->cached);
+  if (!encoder) {
+    return common && decoding->beams == 1 &&
+           ReadSetting(json, "max_new_tokens", true, &decoding->new_tokens) &&
+           ReadSetting(json, "prompt_length", true, &decoding->prompt_length);
+  }
+  return common && ReadSetting(json, "max_length", true, &decoding->max_length) &&
+         ReadSetting(json, "min_length", false, &decoding->min_length) &&
+         ReadSetting(json, "length_penalty", false, &decoding->length_penalty) &&
+         ReadSetting(json, "no_repeat_ngram_size", false, &decoding->no_repeat_ngram) &&
+         ReadSetting(json, "early_stopping", false, &early) && !early;
+}
+
+// That the lengths of a decoding are possible.
+absl::Status CheckLengths(const GoldenFile& golden, const ModelConfig& model,
+                          const GoldenDecoding& decoding) {
+  if (HasEncoder(model)) {
+    if (decoding.beams >= 1 && decoding.max_length >= 2 && decoding.min_length >= 0 &&
+        decoding.no_repeat_ngram >= 0)
+      return absl::OkStatus();
+    return Bad(golden.path, absl::StrCat(decoding.entry,
+                                         " has a number of beams below 1, a "
+                                         "max_length below 2, or another number below 0"));
+  }
+  // The last token is never an input.
+  const int64_t prompt = decoding.prompt_length, added = decoding.new_tokens;
+  if (prompt >= 1 && prompt <= golden.input_ids_BS.size(1) && added >= 1 &&
+      added <= model.sequence_length() + 1 - prompt)
+    return absl::OkStatus();
+  return Bad(golden.path,
+             absl::StrCat(decoding.entry, " adds ", added, " tokens to prompts of ", prompt,
+                          ": the rows of input_ids have ", golden.input_ids_BS.size(1),
+                          " and the model knows ", model.sequence_length(), " positions"));
 }
 
 absl::Status AddDecoding(const SafetensorsFile& file, const ModelConfig& model,
                          const std::string& entry, GoldenFile* golden) {
-  if (!golden->entries.contains(entry)) return absl::OkStatus();
   GoldenDecoding decoding;
   decoding.entry = entry;
   decoding.cached = entry != "tokens.greedy_nocache";
   const auto settings = file.metadata().find(entry);
-  if (settings == file.metadata().end() || !ParseDecoding(settings->second, &decoding)) {
-    return Bad(golden->path,
-               absl::StrCat("its header's ", entry, " is '",
-                            settings == file.metadata().end() ? "" : Printable(settings->second),
-                            "': expected a JSON object with max_new_tokens, prompt_length and at "
-                            "most do_sample: false, num_beams: 1, use_cache"));
+  if (settings == file.metadata().end() ||
+      !ParseDecoding(settings->second, HasEncoder(model), &decoding)) {
+    return Bad(
+        golden->path,
+        absl::StrCat(
+            "its header's ", entry, " is '",
+            settings == file.metadata().end() ? "" : Printable(settings->second), "': expected ",
+            HasEncoder(model)
+                ? "a JSON object with max_length and at most do_sample: false, num_beams, "
+                  "min_length, length_penalty, no_repeat_ngram_size, early_stopping: false, "
+                  "use_cache"
+                : "a JSON object with max_new_tokens, prompt_length and at most do_sample: false, "
+                  "num_beams: 1, use_cache"));
   }
-  // The last token is never an input.
-  const int64_t prompt = decoding.prompt_length, added = decoding.new_tokens;
-  if (prompt < 1 || prompt > golden->input_ids_BS.size(1) || added < 1 ||
-      added > model.sequence_length() + 1 - prompt) {
-    return Bad(golden->path,
-               absl::StrCat(entry, " adds ", added, " tokens to prompts of ", prompt,
-                            ": the rows of input_ids have ", golden->input_ids_BS.size(1),
-                            " and the model knows ", model.sequence_length(), " positions"));
-  }
+  RETURN_IF_ERROR(CheckLengths(*golden, model, decoding));
   golden->decodings.push_back(decoding);
+  return absl::OkStatus();
+}
+
+absl::Status AddDecodings(const SafetensorsFile& file, const ModelConfig& model,
+                          GoldenFile* golden) {
+  for (const auto& [name, tensor] : golden->entries) {
+    const bool greedy = name == "tokens.greedy" || name == "tokens.greedy_nocache";
+    if (greedy || (HasEncoder(model) && absl::StartsWith(name, "tokens.")))
+      RETURN_IF_ERROR(AddDecoding(file, model, name, golden));
+  }
   return absl::OkStatus();
 }
 
 absl::Status ReadEntries(const SafetensorsFile& file, GoldenFile* golden) {
   ASSIGN_OR_RETURN(const c10::ScalarType dtype, HeaderDtype(file, golden->path));
   for (const std::string& name : file.names()) {
-    if (name == "input_ids" || name == "labels") continue;
+    if (name == kIds || name == kLabels) continue;
+    if (name == kMask && golden->attention_mask_BS.defined()) continue;
     ASSIGN_OR_RETURN(at::Tensor tensor, file.Get(name));
     if (tensor.is_floating_point() && tensor.scalar_type() != dtype) {
       return Bad(golden->path,
@@ -160,12 +229,13 @@ absl::StatusOr<GoldenFile> OpenGoldenFile(const std::string& path, const ModelCo
   ASSIGN_OR_RETURN(const std::shared_ptr<const SafetensorsFile> file, SafetensorsFile::Open(path));
   GoldenFile golden;
   golden.path = path;
-  ASSIGN_OR_RETURN(golden.input_ids_BS, ReadIds(*file, path, "input_ids"));
-  ASSIGN_OR_RETURN(golden.labels_BS, ReadIds(*file, path, "labels"));
-  RETURN_IF_ERROR(CheckInputs(golden, model));
+  ASSIGN_OR_RETURN(golden.input_ids_BS, ReadIds(*file, path, kIds));
+  ASSIGN_OR_RETURN(golden.labels_BT, ReadIds(*file, path, kLabels));
+  RETURN_IF_ERROR(CheckShapes(golden, model));
+  RETURN_IF_ERROR(CheckIds(golden, model));
+  if (HasEncoder(model)) RETURN_IF_ERROR(ReadMask(*file, &golden));
   RETURN_IF_ERROR(ReadEntries(*file, &golden));
-  for (const char* entry : {"tokens.greedy", "tokens.greedy_nocache"})
-    RETURN_IF_ERROR(AddDecoding(*file, model, entry, &golden));
+  RETURN_IF_ERROR(AddDecodings(*file, model, &golden));
   return golden;
 }
 

@@ -1,7 +1,7 @@
 // A golden file: what another, independent implementation computed for a model folder in evaluation
 // mode (README, "Model folders"). Its header says in which dtype, and how tokens were decoded.
 //
-// Legend: B rows, S positions, M decoded tokens.
+// Legend: B rows, S positions, T positions of labels (S without an encoder), M decoded tokens.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,19 +16,28 @@
 
 namespace hypermoe {
 
-// Greedy decoding of every row from a prompt, the first ids of the row.
+// Decoding of every row. Without an encoder, greedy from a prompt, the first ids of the row; with
+// one, of a target for the row.
 struct GoldenDecoding {
-  std::string entry;  // "tokens.greedy"
+  std::string entry;   // "tokens.greedy"
+  bool cached = true;  // keys and values of earlier positions are kept
+  // Without an encoder.
   int64_t prompt_length = 0;
   int64_t new_tokens = 0;  // M
-  bool cached = true;      // keys and values of earlier positions are kept
+  // With one; lengths count the start token.
+  int64_t beams = 1;  // 1: greedy
+  double length_penalty = 1;
+  int64_t no_repeat_ngram = 0;
+  int64_t min_length = 0, max_length = 0;  // the latter is M
 };
 
 struct GoldenFile {
   std::string path;
-  at::Tensor input_ids_BS;  // int64, below the vocabulary size
-  // int64: position s predicts label s + 1; kIgnoredLabel counts nowhere.
-  at::Tensor labels_BS;
+  at::Tensor input_ids_BS;       // int64, below the vocabulary size
+  at::Tensor attention_mask_BS;  // bool; undefined without an encoder
+  // int64: position s predicts label s + 1, of a decoder with an encoder label s; kIgnoredLabel
+  // counts nowhere.
+  at::Tensor labels_BT;
   std::vector<GoldenDecoding> decodings;
   // Everything but the inputs, by name; "transformer." is left out of the names of gradients.
   // Tensors share the file's mapping.
@@ -36,10 +45,10 @@ struct GoldenFile {
 };
 
 // Reads the file and checks what a pass over the model rests on: inputs of right dtype, shape and
-// range, decodings that are greedy and fit into the model's positions, floating-point entries in
-// the dtype that the header names. What the model does not have is found by the comparison.
-// Entries "tokens.*" other than greedy and greedy_nocache get no decoding. Local. DataError, or
-// IoError.
+// range, decodings that this program knows and that fit into the model's positions, floating-point
+// entries in the dtype that the header names. What the model does not have is found by the
+// comparison. Entries "tokens.*" of a model without an encoder, other than greedy and
+// greedy_nocache, get no decoding. Local. DataError, or IoError.
 absl::StatusOr<GoldenFile> OpenGoldenFile(const std::string& path, const ModelConfig& model);
 
 }  // namespace hypermoe
