@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/keyed_random.h"
+#include "model/config_values.h"
 #include "runtime/agreement.h"
 #include "runtime/loaded_model.h"
 #include "runtime/tokenizer.h"
@@ -79,22 +80,18 @@ int64_t Sample(const at::Tensor& logits_V, const GenerateOptions& options, doubl
   return order[count - 1];
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const RunConfig& config) {
-  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, MakeTokenizer(config.data().tokenizer()));
-  if (tokenizer->vocab_size() > config.model().vocab_size()) {
-    return ConfigError("the model's vocabulary is smaller than that of its tokenizer " +
-                       config.data().tokenizer() + ": it cannot read a prompt");
-  }
-  return tokenizer;
-}
-
 }  // namespace
 
 absl::StatusOr<std::string> Generate(const GenerateOptions& options,
                                      std::shared_ptr<Communicator> world, int expert_parallel) {
   ASSIGN_OR_RETURN(const LoadedModel loaded,
-                   LoadModel(options.checkpoint, "", world, expert_parallel));
+                   LoadModel(options.checkpoint, options.dtype, world, expert_parallel));
   const RunConfig& config = loaded.info.config;
+  if (HasEncoder(config.model())) {
+    return UsageError(options.checkpoint +
+                      " is an encoder-decoder model, which does not go on from a prompt: give "
+                      "--input FILE and --output FILE in place of --prompt and its options");
+  }
   // Each rank reads the tokenizer's files: one that cannot must not leave the others decoding.
   absl::StatusOr<std::unique_ptr<Tokenizer>> opened = TokenizerOf(config);
   RETURN_IF_ERROR(Agree(*world, opened.status()));

@@ -1,4 +1,4 @@
-// Text generation with a key-value cache.
+// Text that a model without an encoder goes on with, sampled with a key-value cache.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@ namespace hypermoe {
 
 struct GenerateOptions {
   std::string checkpoint;  // run folder, checkpoint folder or model folder
+  std::string dtype;       // "" as trained
   std::string prompt;
   int64_t max_tokens = 100;
   double temperature = 1.0;  // 0: greedy

@@ -126,7 +126,7 @@ class JsonLinesReader : public TextReader {
       const std::string problem = Parse(&column);
       if (problem.empty()) return true;
       if (!options_.skip_bad)
-        return BadText(path_, line_number_, static_cast<int64_t>(column), problem);
+        return BadText(path_, line_number_, static_cast<int64_t>(column), problem, options_);
       ++skipped_;
     }
   }

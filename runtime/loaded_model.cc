@@ -31,4 +31,13 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string
   return loaded;
 }
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const RunConfig& config) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, MakeTokenizer(config.data().tokenizer()));
+  if (tokenizer->vocab_size() > config.model().vocab_size()) {
+    return ConfigError("the model's vocabulary is smaller than that of its tokenizer " +
+                       config.data().tokenizer() + ": it cannot read a text");
+  }
+  return tokenizer;
+}
+
 }  // namespace hypermoe

@@ -11,6 +11,7 @@
 #include "runtime/checkpoint_manifest.h"
 #include "runtime/status.h"
 #include "runtime/stored_model.h"
+#include "runtime/tokenizer.h"
 
 namespace hypermoe {
 
@@ -27,5 +28,8 @@ struct LoadedModel {
 // rank.
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string& dtype,
                                       std::shared_ptr<Communicator> world, int expert_parallel);
+
+// The tokenizer of a model's text. ConfigError if it has ids that the model does not.
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const RunConfig& config);
 
 }  // namespace hypermoe

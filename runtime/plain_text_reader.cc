@@ -28,7 +28,7 @@ class PlainTextReader : public TextReader {
       const size_t valid = ValidUtf8Prefix(piece);
       if (valid < piece.size() && !options_.skip_bad) {
         Advance(piece.substr(0, valid));
-        return BadText(path_, line_, column_, BadUtf8Text(piece, valid));
+        return BadText(path_, line_, column_, BadUtf8Text(piece, valid), options_);
       }
       const std::string_view good = valid < piece.size() ? KeepGoodLines(piece) : piece;
       Advance(piece);

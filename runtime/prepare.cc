@@ -7,58 +7,14 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "parallel/steady_seconds.h"
 #include "runtime/file_util.h"
-#include "runtime/progress.h"
+#include "runtime/rate_progress.h"
 #include "runtime/text_reader.h"
 #include "runtime/token_file.h"
 #include "runtime/tokenizer.h"
 
 namespace hypermoe {
 namespace {
-
-constexpr double kSecondsBetweenUpdates = 0.3;  // of a terminal's line
-constexpr double kSecondsBetweenLines = 10;     // elsewhere
-
-// "prepare: 45.2 of 120.0 MB  38.1 MB/s  eta 2s"
-class ByteProgress {
- public:
-  // `total` 0: not known (pipes).
-  ByteProgress(std::FILE* out, int64_t total)
-      : out_(out),
-        total_(total),
-        terminal_(out != nullptr && isatty(fileno(out)) != 0),
-        begin_(SteadySeconds()),
-        shown_(begin_) {}
-  ~ByteProgress() {
-    if (line_open_) std::fputc('\n', out_);
-  }
-
-  void Update(int64_t bytes) {
-    const double now = SteadySeconds();
-    if (out_ == nullptr ||
-        now - shown_ < (terminal_ ? kSecondsBetweenUpdates : kSecondsBetweenLines))
-      return;
-    shown_ = now;
-    const double rate = static_cast<double>(bytes) / (now - begin_);
-    std::string text = absl::StrFormat("prepare: %.1f", static_cast<double>(bytes) / 1e6);
-    if (total_ > 0) absl::StrAppendFormat(&text, " of %.1f", static_cast<double>(total_) / 1e6);
-    absl::StrAppendFormat(&text, " MB  %.1f MB/s", rate / 1e6);
-    if (total_ > 0 && rate > 0) {
-      absl::StrAppend(&text, "  eta ", FormatDuration(static_cast<double>(total_ - bytes) / rate));
-    }
-    std::fprintf(out_, terminal_ ? "\r%s\033[K" : "%s\n", text.c_str());
-    std::fflush(out_);
-    line_open_ = terminal_;
-  }
-
- private:
-  std::FILE* out_;
-  int64_t total_;
-  bool terminal_, line_open_ = false;
-  double begin_, shown_;
-};
 
 // Finds a missing input before hours of work on those before it. The bytes of all inputs, 0 if one
 // is a pipe.
@@ -82,7 +38,7 @@ absl::StatusOr<int64_t> TotalBytes(const std::vector<std::string>& inputs) {
 class Preparation {
  public:
   Preparation(const PrepareOptions& options, const Tokenizer& tokenizer, TokenFileWriter& writer,
-              ByteProgress& progress)
+              RateProgress& progress)
       : encoder_(tokenizer.NewEncoder()), writer_(writer), progress_(progress) {
     if (options.end_of_text) end_of_text_ = {tokenizer.end_of_text()};
     reader_options_.skip_bad = options.skip_bad_text;
@@ -130,7 +86,7 @@ class Preparation {
   const std::unique_ptr<TextEncoder> encoder_;
   std::vector<int32_t> end_of_text_;  // what follows each document
   TokenFileWriter& writer_;
-  ByteProgress& progress_;
+  RateProgress& progress_;
   TextReaderOptions reader_options_;
   std::vector<int32_t> ids_;
   int64_t bytes_before_ = 0;
@@ -147,8 +103,8 @@ absl::StatusOr<PrepareResult> Prepare(const PrepareOptions& options, std::FILE* 
   ASSIGN_OR_RETURN(const int64_t total_bytes, TotalBytes(options.inputs));
   ASSIGN_OR_RETURN(const std::unique_ptr<TokenFileWriter> writer,
                    TokenFileWriter::Create(options.output, tokenizer->vocab_size()));
-  ByteProgress byte_progress(progress, total_bytes);
-  Preparation preparation(options, *tokenizer, *writer, byte_progress);
+  RateProgress megabytes(progress, "prepare", total_bytes, {"MB", 1e6, 1});
+  Preparation preparation(options, *tokenizer, *writer, megabytes);
   for (const std::string& input : options.inputs) RETURN_IF_ERROR(preparation.Add(input));
   RETURN_IF_ERROR(writer->Finish());
   return preparation.result();

@@ -10,8 +10,11 @@ namespace hypermoe {
 
 absl::StatusOr<std::unique_ptr<TextReader>> TextReader::Open(const std::string& path,
                                                              const TextReaderOptions& options) {
-  const bool json_lines = std::filesystem::path(path).extension() == ".jsonl";
-  return json_lines ? OpenJsonLines(path, options) : OpenPlainText(path, options);
+  return IsJsonLines(path) ? OpenJsonLines(path, options) : OpenPlainText(path, options);
+}
+
+bool IsJsonLines(const std::string& path) {
+  return std::filesystem::path(path).extension() == ".jsonl";
 }
 
 size_t PieceEnd(std::string_view text) {
@@ -19,11 +22,9 @@ size_t PieceEnd(std::string_view text) {
   return line_end != std::string_view::npos ? line_end + 1 : text.size() - UnfinishedUtf8Tail(text);
 }
 
-absl::Status BadText(const std::string& path, int64_t line, int64_t column,
-                     const std::string& what) {
-  return DataError(
-      absl::StrCat(path, ":", line, ":", column, ": ", what,
-                   "; correct the file, or skip what is malformed with --on_bad_text=skip"));
+absl::Status BadText(const std::string& path, int64_t line, int64_t column, const std::string& what,
+                     const TextReaderOptions& options) {
+  return DataError(absl::StrCat(path, ":", line, ":", column, ": ", what, "; ", options.remedy));
 }
 
 std::string BadUtf8Text(std::string_view text, size_t at) {

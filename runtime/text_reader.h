@@ -24,6 +24,8 @@ struct TextReaderOptions {
   std::string text_field = "text";
   size_t piece_bytes = 1 << 20;
   size_t max_line_bytes = 256u << 20;  // of JSON lines, each of which is held in memory
+  // What errors tell the user to do.
+  std::string remedy = "correct the file, or skip what is malformed with --on_bad_text=skip";
 };
 
 // Whole characters of one document.
@@ -44,6 +46,9 @@ class TextReader {
   virtual int64_t skipped() const = 0;
 };
 
+// Whether the name says so.
+bool IsJsonLines(const std::string& path);
+
 // The two kinds, for text_reader.cc.
 absl::StatusOr<std::unique_ptr<TextReader>> OpenPlainText(const std::string& path,
                                                           const TextReaderOptions& options);
@@ -54,9 +59,9 @@ absl::StatusOr<std::unique_ptr<TextReader>> OpenJsonLines(const std::string& pat
 // after its last whole character.
 size_t PieceEnd(std::string_view text);
 
-// An error at a byte of a file; line and column count from 1. Ends with what to do about it.
-absl::Status BadText(const std::string& path, int64_t line, int64_t column,
-                     const std::string& what);
+// An error at a byte of a file; line and column count from 1.
+absl::Status BadText(const std::string& path, int64_t line, int64_t column, const std::string& what,
+                     const TextReaderOptions& options);
 // What is wrong at the end of the valid prefix of `text`.
 std::string BadUtf8Text(std::string_view text, size_t at);
 

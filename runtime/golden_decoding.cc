@@ -1,0 +1,56 @@
+#include "runtime/golden_decoding.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
+
+#include <algorithm>
+#include <functional>
+#include <vector>
+
+#include "model/config_values.h"
+#include "runtime/beam_search.h"
+#include "runtime/model_logits.h"
+
+namespace hypermoe {
+namespace {
+
+BeamSearchOptions SearchOf(const GoldenDecoding& decoding, const ModelConfig& config) {
+  BeamSearchOptions search;
+  if (!HasEncoder(config)) {
+    search.max_length = decoding.prompt_length + decoding.new_tokens;
+    return search;
+  }
+  search.beams = decoding.beams;
+  search.length_penalty = decoding.length_penalty;
+  search.no_repeat_ngram = decoding.no_repeat_ngram;
+  search.min_length = decoding.min_length;
+  search.max_length = decoding.max_length;
+  search.end_id = config.end_id();
+  return search;
+}
+
+}  // namespace
+
+at::Tensor DecodeAsGolden(LanguageModel& model, const ModelConfig& config,
+                          const GoldenDecoding& decoding, const Batch& rows, Communicator& world) {
+  const at::NoGradGuard no_grad;
+  const bool encoder = HasEncoder(config);
+  const int64_t count = rows.row_ids_B.size(0);
+  const BeamSearchOptions search = SearchOf(decoding, config);
+  const at::Tensor prompts = encoder ? at::full({count, 1}, config.decoder_start_id(), at::kLong)
+                                     : rows.input_ids_BS.narrow(1, 0, decoding.prompt_length).cpu();
+  ModelLogits logits(model, rows, encoder, decoding.cached);
+  const auto decoded = BeamSearch(search, prompts, std::ref(logits), world);
+  const int64_t left_out = encoder ? 0 : decoding.prompt_length;
+  const int64_t length = search.max_length - left_out;
+  if (!decoded.ok()) return at::full({count, length}, -1, at::kLong);
+  at::Tensor ids_BM = at::full({count, length}, config.pad_id(), at::kLong);
+  int64_t* out = ids_BM.mutable_data_ptr<int64_t>();
+  for (const DecodedRow& row : *decoded) {
+    std::copy(row.ids.begin() + left_out, row.ids.end(), out);
+    out += length;
+  }
+  return ids_BM;
+}
+
+}  // namespace hypermoe
