@@ -17,6 +17,7 @@
 #include "parallel/gradient_reducer.h"
 #include "parallel/partition.h"
 #include "runtime/agreement.h"
+#include "runtime/golden_decoding.h"
 
 namespace hypermoe {
 namespace {
@@ -163,30 +164,9 @@ void Verifier::CompareExpertGradient(const Parameter& parameter, int64_t expert)
                       (parameter.named_transposed ? gradient.transpose(-2, -1) : gradient).cpu());
 }
 
-// A pass with a cache is never limited by capacity; without, every pass starts a new one with the
-// whole prefix.
 void Verifier::Decode(const GoldenDecoding& decoding) {
-  const at::NoGradGuard no_grad;
-  Batch batch = MyRows().To(loaded_.model->device());
-  const at::Tensor prompts = batch.input_ids_BS.narrow(1, 0, decoding.prompt_length);
-  std::vector<at::Tensor> ids = {prompts};
-  KeyValueCache cache;
-  batch.input_ids_BS = prompts.contiguous();
-  for (int64_t i = 0; i < decoding.new_tokens; ++i) {
-    if (!decoding.cached) {
-      cache = KeyValueCache();
-      batch.input_ids_BS = at::cat(ids, 1);
-    }
-    ForwardMode mode;
-    mode.cache = &cache;
-    const at::Tensor logits =
-        loaded_.model->Forward(batch, mode)
-            .logits_TV.view({rows_.size(), batch.input_ids_BS.size(1), config_.vocab_size()});
-    ids.push_back(logits.select(1, logits.size(1) - 1).argmax(1, /*keepdim=*/true));
-    batch.input_ids_BS = ids.back();
-  }
   CompareRows(decoding.entry,
-              at::cat(ids, 1).narrow(1, decoding.prompt_length, decoding.new_tokens));
+              DecodeAsGolden(*loaded_.model, config_, decoding, MyRows(), *loaded_.mesh.world));
 }
 
 }  // namespace
