@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -26,7 +25,7 @@ using Kind = TensorRecipe::Kind;
 constexpr char kMlp[] = ".mlp.";
 constexpr char kExpert[] = "experts.expert_";
 constexpr char kGate[] = "router.w_gate";                   // [D,N]
-constexpr char kClassifier[] = "router.classifier.weight";  // [N,D]
+constexpr char kClassifier[] = "router.classifier.weight";  // [N,D]: of an encoder-decoder
 constexpr char kNoise[] = "router.w_noise";
 
 // Of a tensor of expert `number` of a sparse block whose names begin with `prefix` ("h.3.mlp.").
@@ -36,17 +35,17 @@ TensorRecipe ExpertRecipe(const GrowthPlan& plan, const std::string& prefix, int
   recipe.source = plan.from.kind() == ModelConfig::dense
                       ? absl::StrCat(prefix, tensor)
                       : absl::StrCat(prefix, kExpert, number % plan.experts, ".", tensor);
-  const bool last = absl::StartsWith(tensor, "c_proj.") || absl::StartsWith(tensor, "wo.");
-  if (last) recipe.factor = plan.gate_scale;
+  if (absl::StartsWith(tensor, "c_proj.") || absl::StartsWith(tensor, "wo."))
+    recipe.factor = plan.gate_scale;
   return recipe;
 }
 
-TensorRecipe RouterRecipe(const GrowthPlan& plan, const std::string& name, bool noise) {
+TensorRecipe RouterRecipe(const GrowthPlan& plan, const std::string& name) {
   const bool dense = plan.from.kind() == ModelConfig::dense;
-  if (noise && (dense || plan.from.router() != ModelConfig::noisy_topk))
+  if (absl::EndsWith(name, kNoise) && (dense || plan.from.router() != ModelConfig::noisy_topk))
     return {Kind::kFresh, name, 1};
-  const Kind cloned = absl::EndsWith(name, kClassifier) ? Kind::kClones : Kind::kColumns;
-  return {dense ? Kind::kZero : cloned, name, 1};
+  if (dense) return {Kind::kZero, name, 1};
+  return {absl::EndsWith(name, kClassifier) ? Kind::kClonedRows : Kind::kClonedColumns, name, 1};
 }
 
 TensorRecipe HyperRecipe(const GrowthPlan& plan, const std::string& name) {
@@ -64,7 +63,7 @@ TensorRecipe SubLayerRecipe(const GrowthPlan& plan, const std::string& prefix,
     const std::string rest = tensor.substr(sizeof(kExpert) - 1);
     return ExpertRecipe(plan, prefix, std::atoll(rest.c_str()), rest.substr(rest.find('.') + 1));
   }
-  if (IsRouterMatrix(tensor) || tensor == kNoise) return RouterRecipe(plan, name, tensor == kNoise);
+  if (IsRouterMatrix(name) || tensor == kNoise) return RouterRecipe(plan, name);
   // A shared expert or an adapter that only the target's kind has.
   const bool side =
       absl::StartsWith(tensor, "shared_expert.") || absl::StartsWith(tensor, "adapter.");
@@ -78,6 +77,13 @@ double FactorOf(double factor, std::optional<AdamW::Moment> moment) {
   return *moment == AdamW::Moment::kFirst ? 1 / factor : 1 / (factor * factor);
 }
 
+// The tensor once for each clone, along `axis`.
+at::Tensor Cloned(const at::Tensor& source, int64_t axis, int64_t clones) {
+  std::vector<int64_t> repeats(static_cast<size_t>(source.dim()), 1);
+  if (!repeats.empty()) repeats[static_cast<size_t>(axis)] = clones;
+  return source.repeat(repeats);
+}
+
 }  // namespace
 
 bool IsRouterMatrix(const std::string& name) {
@@ -86,7 +92,7 @@ bool IsRouterMatrix(const std::string& name) {
 
 TensorRecipe RecipeOf(const GrowthPlan& plan, const std::string& name) {
   if (name == "wpe.weight" && plan.to.sequence_length() < plan.from.sequence_length())
-    return {Kind::kRows, name, 1};
+    return {Kind::kFirstRows, name, 1};
   if (absl::StartsWith(name, "hypermoe.")) return HyperRecipe(plan, name);
   const size_t mlp = name.find(kMlp);
   if (mlp == std::string::npos) return {Kind::kCopy, name, 1};
@@ -147,14 +153,14 @@ TensorEntry GrownTensors::EntryOf(const TensorRecipe& recipe, const TensorEntry&
   TensorEntry entry = source;
   const auto axes = entry.shape.size();
   switch (recipe.kind) {
-    case Kind::kRows:
+    case Kind::kFirstRows:
       if (axes > 0) entry.shape[0] = std::min<int64_t>(entry.shape[0], plan_.to.sequence_length());
       break;
-    case Kind::kColumns:
-      if (axes > 0) entry.shape[axes - 1] *= plan_.clones;
-      break;
-    case Kind::kClones:
+    case Kind::kClonedRows:
       if (axes > 0) entry.shape[0] *= plan_.clones;
+      break;
+    case Kind::kClonedColumns:
+      if (axes > 0) entry.shape[axes - 1] *= plan_.clones;
       break;
     case Kind::kMix:
       if (axes > 0) entry.shape[0] *= plan_.clones;
@@ -168,22 +174,17 @@ TensorEntry GrownTensors::EntryOf(const TensorRecipe& recipe, const TensorEntry&
 
 at::Tensor GrownTensors::Make(const TensorRecipe& recipe, const at::Tensor& source) const {
   switch (recipe.kind) {
-    case Kind::kRows:
+    case Kind::kFirstRows:
       return source.narrow(0, 0, std::min<int64_t>(source.size(0), plan_.to.sequence_length()));
-    case Kind::kColumns: {
-      std::vector<int64_t> repeats(static_cast<size_t>(source.dim()), 1);
-      if (!repeats.empty()) repeats.back() = plan_.clones;
-      return source.repeat(repeats);
-    }
-    case Kind::kClones:
-      return at::cat(std::vector<at::Tensor>(static_cast<size_t>(plan_.clones), source));
+    case Kind::kClonedRows:
+      return Cloned(source, 0, plan_.clones);
+    case Kind::kClonedColumns:
+      return Cloned(source, source.dim() - 1, plan_.clones);
     case Kind::kMix: {
       const at::Tensor wide = source.to(at::kDouble);
       const at::Tensor mixed = wide * FactorOf(plan_.embedding.own, moment_) +
                                wide.sum(0, /*keepdim=*/true) * plan_.embedding.all;
-      std::vector<int64_t> repeats(static_cast<size_t>(source.dim()), 1);
-      repeats.front() = plan_.clones;
-      return mixed.repeat(repeats);
+      return Cloned(mixed, 0, plan_.clones);
     }
     default:
       return recipe.factor == 1 ? source
@@ -216,6 +217,7 @@ void SeparateClones(const GrowthPlan& plan, double amount, uint64_t seed,
   if (plan.clones == 1 || amount == 0) return;
   for (Parameter& parameter : parameters) {
     if (!IsRouterMatrix(parameter.name)) continue;
+    // As it is kept, whatever its name says.
     const at::Tensor gate_DN = parameter.value.detach();
     const double rms = gate_DN.to(at::kDouble).square().mean().sqrt().item<double>();
     const double scale = rms > 0 ? rms : 1 / std::sqrt(static_cast<double>(gate_DN.size(0)));

@@ -20,21 +20,18 @@ namespace hypermoe {
 // What a tensor of the target is made from.
 struct TensorRecipe {
   enum class Kind {
-    kFresh,    // the target's initial value
-    kZero,     // zeros
-    kCopy,     // factor * the source's
-    kRows,     // the first rows of the source's
-    kColumns,  // the source's columns, once for each clone
-    kClones,   // the source's rows, once for each clone
-    kMix,      // own * each row + all * their sum, once for each clone
+    kFresh,          // the target's initial value
+    kZero,           // zeros
+    kCopy,           // factor * the source's
+    kFirstRows,      // the first rows of the source's
+    kClonedRows,     // the source's rows, once for each clone
+    kClonedColumns,  // its columns likewise
+    kMix,            // own * each row + all * their sum, once for each clone
   };
   Kind kind = Kind::kCopy;
   std::string source;  // name there
   double factor = 1;
 };
-
-// Whether the tensor is a router's matrix, in whichever family.
-bool IsRouterMatrix(const std::string& name);
 
 // The recipe of the target's tensor `name` (an expert's under its own number).
 TensorRecipe RecipeOf(const GrowthPlan& plan, const std::string& name);
@@ -75,6 +72,10 @@ class GrownTensors : public TensorSource {
   std::map<std::string, TensorEntry> entries_;
   std::map<std::string, Made> made_;
 };
+
+// Whether the tensor is the matrix from which a router's probabilities are made, of whatever
+// family.
+bool IsRouterMatrix(const std::string& name);
 
 // What SeparateClones adds unless something else is asked for: too little to change what a model
 // says, enough for clones to get different tokens, and so different gradients, from the first step

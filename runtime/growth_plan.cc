@@ -50,10 +50,11 @@ absl::Status CheckKinds(const ModelConfig& from, const ModelConfig& to) {
 absl::Status CheckSparsity(const ModelConfig& from, const ModelConfig& to) {
   if (!IsSparse(from)) return absl::OkStatus();
   if (SparseLayers(from) != SparseLayers(to)) {
-    return ConfigError(
-        "other blocks are sparse (model.sparse_layers; model.encoder_sparse_step and "
-        "decoder_sparse_step) than in the model to start from, which is sparse already: give the "
-        "same blocks");
+    return ConfigError(absl::StrCat(
+        HasEncoder(to) ? "model.encoder_sparse_step or model.decoder_sparse_step"
+                       : "model.sparse_layers",
+        " differs from that of the model to start from, which is sparse already: give the same "
+        "blocks"));
   }
   const int experts = from.num_experts();
   if (to.num_experts() % experts == 0) return absl::OkStatus();
@@ -64,13 +65,17 @@ absl::Status CheckSparsity(const ModelConfig& from, const ModelConfig& to) {
 
 absl::Status CheckFits(const RunConfig& from, const RunConfig& to) {
   RETURN_IF_ERROR(CheckKinds(from.model(), to.model()));
-  RETURN_IF_ERROR(
-      CheckEqual(from.model(), to.model(), "model",
-                 {"family", "vocab_size", "num_layers", "num_decoder_layers", "hidden_size",
-                  "num_heads", "head_size", "ffn_size", "layer_norm_epsilon", "activation",
-                  "relative_buckets", "relative_max_distance", "tie_embeddings"}));
+  RETURN_IF_ERROR(CheckEqual(from.model(), to.model(), "model",
+                             {"family", "vocab_size", "num_layers", "hidden_size", "num_heads",
+                              "ffn_size", "layer_norm_epsilon", "activation"}));
+  if (HasEncoder(to.model())) {
+    RETURN_IF_ERROR(
+        CheckEqual(from.model(), to.model(), "model",
+                   {"num_decoder_layers", "head_size", "relative_buckets", "relative_max_distance",
+                    "tie_embeddings", "pad_id", "decoder_start_id"}));
+  }
   RETURN_IF_ERROR(CheckSparsity(from.model(), to.model()));
-  // Relative positions have no table that ends somewhere.
+  // Relative positions go on for ever.
   if (!HasEncoder(to.model()) && to.model().sequence_length() > from.model().sequence_length()) {
     return ConfigError(absl::StrCat("model.sequence_length is ", to.model().sequence_length(),
                                     ", but the model to start from knows ",

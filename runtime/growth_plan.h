@@ -6,7 +6,8 @@
 // takes their expert (q = top_k of the target / top_k of the source), N' = m N:
 //   * clone c of expert e is expert e + c N. Originals keep their numbers, and every rank of an
 //     expert group gets clones of all experts, so that the ranks' load becomes more even.
-//   * router columns are copied, so each clone's probability is p / m. Tied clones are taken in the
+//   * routers' columns (rows, where Linear names them) are copied, so each clone's probability is p
+//   / m. Tied clones are taken in the
 //     order of their numbers, hence all clones of the best expert before any of the second best:
 //     the same experts are taken if top_k was 1 and q <= m, or if q = m.
 //   * not renormalised, an expert's gates then sum to q p / m instead of p: the last matrix and
