@@ -69,7 +69,7 @@ int64_t CheckpointBytes(const RunConfig& config) {
   const int64_t element = config.runtime().dtype() == RuntimeConfig::float64 ? 8 : 4;
   const int64_t experts =
       config.model().num_experts() * static_cast<int64_t>(SparseLayers(config.model()).size());
-  const int64_t tensors = 3 * (kTensorsOfBlock * config.model().num_layers() +
+  const int64_t tensors = 3 * (kTensorsOfBlock * NumBlocks(config.model()) +
                                kTensorsOfExpert * experts + kOtherTensors);
   return element * (parameters + 2 * trained) + kTextBytes * tensors + kManifestBytes;
 }

@@ -1,6 +1,8 @@
 #include "runtime/model_cost.h"
 
 #include <algorithm>
+#include <set>
+#include <vector>
 
 #include "model/config_values.h"
 #include "model/selections.h"
@@ -19,10 +21,11 @@ struct Sizes {
         N(config.model().num_experts()),
         K(config.model().top_k()),
         A(config.hyper().bottleneck_dim()),
-        blocks(config.model().num_layers()),
+        I(config.model().num_heads() * HeadSize(config.model())),
+        blocks(NumBlocks(config.model())),
         sparse(static_cast<int64_t>(SparseLayers(config.model()).size())),
         routers(config.model().router() == ModelConfig::noisy_topk ? 2 : 1) {}
-  int64_t D, F, S, V, N, K, A, blocks, sparse;
+  int64_t D, F, S, V, N, K, A, I, blocks, sparse;
   int64_t routers;  // matrices of a router
 };
 
@@ -37,24 +40,31 @@ int64_t ProjectionInputs(const HyperConfig& hyper, const Sizes& s) {
 }
 
 // How many a model has of what `scope` says.
-int64_t CountOf(HyperConfig::Scope scope, const Sizes& s) {
-  return scope == HyperConfig::layer ? s.sparse : 1;
+int64_t CountOf(HyperConfig::Scope scope, const ModelConfig& model) {
+  if (scope == HyperConfig::model) return 1;
+  const std::vector<int64_t> layers = SparseLayers(model);
+  if (scope == HyperConfig::layer) return static_cast<int64_t>(layers.size());
+  std::set<Stack> stacks;
+  for (const int64_t layer : layers) stacks.insert(StackOf(model, layer));
+  return static_cast<int64_t>(stacks.size());
 }
 
-int64_t HyperParameters(const HyperConfig& hyper, const Sizes& s) {
+int64_t HyperParameters(const RunConfig& config, const Sizes& s) {
+  const HyperConfig& hyper = config.hyper();
+  const auto count_of = [&](HyperConfig::Scope scope) { return CountOf(scope, config.model()); };
   const int64_t embedding = hyper.expert_embedding_dim(), mlp = hyper.mlp_hidden_dim(),
                 selection = hyper.selection_embedding_dim(), hidden = hyper.hidden_dim(),
                 generated = s.D * s.A;
   int64_t count = s.blocks * hyper.layer_embedding_dim();
   if (!Hidden(hyper)) {
-    count += CountOf(hyper.emb_scope(), s) * s.N * embedding +
-             CountOf(hyper.sel_mlp_scope(), s) * (Linear(embedding, mlp) + Linear(mlp, selection));
+    count += count_of(hyper.emb_scope()) * s.N * embedding +
+             count_of(hyper.sel_mlp_scope()) * (Linear(embedding, mlp) + Linear(mlp, selection));
   }
   int64_t generator = Linear(ProjectionInputs(hyper, s), hidden) + 2 * hidden * generated;
   if (hyper.lin_bias()) generator += 2 * generated;
   if (hyper.gen_bias()) generator += Linear(hidden, s.A) + Linear(hidden, s.D);
   if (hyper.k_norm() == HyperConfig::layernorm) generator += 2 * hidden;
-  count += CountOf(hyper.share(), s) * generator;
+  count += count_of(hyper.share()) * generator;
   return hyper.scale() == HyperConfig::learned ? count + s.sparse : count;
 }
 
@@ -69,15 +79,31 @@ int64_t GenerationCost(const HyperConfig& hyper, const Sizes& s) {
   return selection + ProjectionInputs(hyper, s) * hidden + 2 * hidden * s.D * s.A + offsets;
 }
 
+// Of GPT-2 without its feed-forward sub-layers.
+int64_t Gpt2Parameters(const Sizes& s) {
+  const int64_t norm = 2 * s.D;
+  return s.V * s.D + s.S * s.D + norm +
+         s.blocks * (2 * norm + Linear(s.D, 3 * s.D) + Linear(s.D, s.D));
+}
+
+// Of a Switch Transformer without its feed-forward sub-layers, but with their norms.
+int64_t SwitchParameters(const ModelConfig& model, const Sizes& s) {
+  const int64_t attention = 4 * s.D * s.I + s.D;  // with its norm
+  const int64_t encoder = EncoderBlocks(model) * (attention + s.D),
+                decoder = DecoderBlocks(model) * (2 * attention + s.D);
+  const int64_t stack = int64_t{model.relative_buckets()} * model.num_heads() + s.D;
+  return (model.tie_embeddings() ? 1 : 3) * s.V * s.D + encoder + decoder + 2 * stack;
+}
+
 }  // namespace
 
 ParameterCounts CountParameters(const RunConfig& config) {
   const Sizes s(config);
   const ModelConfig::Kind kind = config.model().kind();
-  const int64_t ffn = Linear(s.D, s.F) + Linear(s.F, s.D), norm = 2 * s.D;
+  const bool encoder = HasEncoder(config.model());
+  const int64_t ffn = encoder ? 2 * s.D * s.F : Linear(s.D, s.F) + Linear(s.F, s.D);
   ParameterCounts counts;
-  counts.dense = s.V * s.D + s.S * s.D + norm +
-                 s.blocks * (2 * norm + Linear(s.D, 3 * s.D) + Linear(s.D, s.D)) +
+  counts.dense = (encoder ? SwitchParameters(config.model(), s) : Gpt2Parameters(s)) +
                  (s.blocks - s.sparse) * ffn + s.sparse * s.routers * s.D * s.N;
   if (kind == ModelConfig::moe_share) counts.dense += s.sparse * ffn;
   if (kind == ModelConfig::adapter) {
@@ -86,7 +112,7 @@ ParameterCounts CountParameters(const RunConfig& config) {
   counts.experts = s.sparse * s.N * ffn;
   counts.active = counts.dense + s.sparse * s.K * ffn;
   if (kind == ModelConfig::hyper) {
-    counts.hyper = HyperParameters(config.hyper(), s);
+    counts.hyper = HyperParameters(config, s);
     counts.active += s.sparse * (2 * s.D * s.A + (config.hyper().gen_bias() ? s.D + s.A : 0));
   }
   return counts;

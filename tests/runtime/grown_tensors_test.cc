@@ -27,8 +27,9 @@ using Changes = std::vector<std::string>;
 
 // The tiny model with every field set, changed.
 RunConfig Config(ModelConfig::Kind kind, int experts, const Changes& changes = {},
-                 RuntimeConfig::Dtype dtype = RuntimeConfig::float64) {
-  RunConfig config = TinyConfig(kind, experts, dtype);
+                 RuntimeConfig::Dtype dtype = RuntimeConfig::float64,
+                 ModelConfig::Family family = ModelConfig::gpt2) {
+  RunConfig config = TinyConfigOf(family, kind, experts, dtype);
   for (const std::string& change : changes) {
     const absl::Status status = ApplyOverride(change, &config);
     EXPECT_TRUE(status.ok()) << status;
@@ -56,7 +57,7 @@ struct TestModel {
   void Randomize() {
     for (const Parameter& parameter : model->parameters()) {
       for (const NamedTensor& view : GlobalViews(parameter, parameter.value)) {
-        const bool router = view.name.find("w_gate") != std::string::npos;
+        const bool router = view.name.find(".router.") != std::string::npos;
         FillNormal(view.tensor, RandomKey{13, 0}.Derive(view.name), router ? 1.0 : 0.25);
       }
     }
@@ -234,6 +235,19 @@ TEST(GrowthTest, AMoeGetsWhatAnotherKindAddsAndMoreExpertsAtOnce) {
        {ModelConfig::hyper, ModelConfig::moe_share, ModelConfig::adapter}) {
     ExpectSame(Config(ModelConfig::moe, 6), Config(kind, 6), 1e-10, ModelConfig::Kind_Name(kind));
     ExpectSame(Config(ModelConfig::moe, 6), Config(kind, 12), 1e-10, ModelConfig::Kind_Name(kind));
+  }
+}
+
+TEST(GrowthTest, ASwitchTransformerGrowsAsWell) {
+  const auto config = [](ModelConfig::Kind kind, int experts) {
+    return Config(kind, experts, {}, RuntimeConfig::float64, ModelConfig::switch_transformers);
+  };
+  for (const ModelConfig::Kind kind :
+       {ModelConfig::moe, ModelConfig::hyper, ModelConfig::moe_share, ModelConfig::adapter}) {
+    ExpectSame(config(ModelConfig::dense, 1), config(kind, 4), 1e-10, "dense");
+    ExpectSame(config(ModelConfig::moe, 4), config(kind, 4), 1e-10, "moe");
+    ExpectSame(config(ModelConfig::moe, 4), config(kind, 12), 1e-10, "moe, more experts");
+    ExpectSame(config(kind, 4), config(kind, 8), 1e-10, ModelConfig::Kind_Name(kind));
   }
 }
 

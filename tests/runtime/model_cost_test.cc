@@ -170,6 +170,38 @@ TEST(CountParametersTest, EqualsWhatIsBuiltUnderEveryOption) {
   }
 }
 
+TEST(CountParametersTest, EqualsWhatIsBuiltOfASwitchTransformer) {
+  for (const char* kind : {"dense", "moe", "moe_share", "adapter", "hyper"}) {
+    for (const char* option :
+         {"model.tie_embeddings=true", "model.tie_embeddings=false", "model.head_size=3",
+          "model.encoder_sparse_step=1", "hyper.share=stack", "hyper.emb_scope=stack"}) {
+      const RunConfig config =
+          SmallConfig({"model.family=switch_transformers", "model.num_decoder_layers=2",
+                       std::string("model.kind=") + kind, option});
+      const ParameterCounts built = CountBuilt(config), counted = CountParameters(config);
+      EXPECT_EQ(counted.dense, built.dense) << kind << option;
+      EXPECT_EQ(counted.hyper, built.hyper) << kind << option;
+      EXPECT_EQ(counted.experts, built.experts) << kind << option;
+    }
+  }
+}
+
+// Google's switch-base-8 and -256, and what a token passes of them.
+TEST(CountParametersTest, OfSwitchBase) {
+  std::vector<std::string> shape = {"model.family=switch_transformers",
+                                    "model.kind=moe",
+                                    "model.hidden_size=768",
+                                    "model.num_heads=12",
+                                    "model.ffn_size=3072",
+                                    "model.num_layers=12",
+                                    "model.num_decoder_layers=12",
+                                    "model.vocab_size=32128",
+                                    "model.num_experts=8"};
+  EXPECT_EQ(CountParameters(Config(shape)).total(), 619339008);
+  shape.back() = "model.num_experts=256";
+  EXPECT_EQ(CountParameters(Config(shape)).total(), 14664154368);
+}
+
 TEST(CountParametersTest, ActiveIsDenseOneExpertALayerAndTheGeneratedMatrices) {
   // An expert: 8 * 12 + 12 + 12 * 8 + 8.
   const ParameterCounts moe = CountParameters(SmallConfig({"model.kind=moe"}));
