@@ -175,8 +175,7 @@ class Search {
 };
 
 absl::Status Search::Advance(const at::Tensor& logits_NV) {
-  const at::Tensor log_probs_NV =
-      at::log_softmax(logits_NV.to(at::kCPU, at::kDouble).contiguous(), 1);
+  const at::Tensor log_probs_NV = at::log_softmax(logits_NV.cpu().to(at::kDouble).contiguous(), 1);
   const int64_t vocab = log_probs_NV.size(1);
   double* log_probs = log_probs_NV.mutable_data_ptr<double>();
   int64_t first = 0;  // beam of the row

@@ -15,7 +15,8 @@ namespace {
 
 void AddLines(std::string_view text, std::vector<std::string>* lines) {
   if (text.empty()) return;
-  for (const auto& line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n'))
+  for (const auto& line :
+       absl::StrSplit(absl::StripSuffix(absl::string_view(text.data(), text.size()), "\n"), '\n'))
     lines->emplace_back(absl::StripSuffix(line, "\r"));
 }
 

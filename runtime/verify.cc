@@ -12,11 +12,14 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "model/config_values.h"
 #include "model/expert_capacity.h"
 #include "model/router_losses.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/partition.h"
 #include "runtime/agreement.h"
+#include "runtime/golden_decoding.h"
+#include "runtime/model_folder_names.h"
 
 namespace hypermoe {
 namespace {
@@ -40,10 +43,13 @@ class Verifier {
 
  private:
   Batch MyRows() const;
+  at::Tensor MyLabels() const;
+  int64_t CountedLabels() const;
   void CompareRows(const std::string& name, const at::Tensor& mine);
   void CompareLoss(const std::string& name, const at::Tensor& share);
   void CompareRouting(const std::vector<RoutingResult>& routing);
   void CompareGradients();
+  void CompareSharedEmbedding();
   void CompareExpertGradient(const Parameter& parameter, int64_t expert);
 
   LoadedModel& loaded_;
@@ -58,15 +64,30 @@ bool HasGradients(const GoldenFile& golden) {
                      [](const auto& entry) { return absl::StartsWith(entry.first, "grad."); });
 }
 
-// The file's labels belong to their own position; a batch's to the position that predicts them.
+// A batch's labels belong to the position that predicts them; so do the file's where there is an
+// encoder, elsewhere they belong to their own.
+at::Tensor Verifier::MyLabels() const {
+  at::Tensor labels = golden_.labels_BT;
+  if (!HasEncoder(config_)) {
+    const at::Tensor none = at::full({labels.size(0), 1}, kIgnoredLabel, at::kLong);
+    labels = at::cat({labels.narrow(1, 1, labels.size(1) - 1), none}, 1);
+  }
+  return labels.narrow(0, rows_.begin, rows_.size()).contiguous();
+}
+
 Batch Verifier::MyRows() const {
-  const at::Tensor& labels = golden_.labels_BS;
-  const at::Tensor none = at::full({labels.size(0), 1}, kIgnoredLabel, at::kLong);
-  const at::Tensor shifted = at::cat({labels.narrow(1, 1, labels.size(1) - 1), none}, 1);
   const auto mine = [&](const at::Tensor& all) {
-    return all.narrow(0, rows_.begin, rows_.size()).contiguous();
+    return all.defined() ? all.narrow(0, rows_.begin, rows_.size()).contiguous() : at::Tensor();
   };
-  return {mine(golden_.input_ids_BS), mine(shifted), at::arange(rows_.begin, rows_.end, at::kLong)};
+  return {mine(golden_.input_ids_BS), MyLabels(), at::arange(rows_.begin, rows_.end, at::kLong),
+          mine(golden_.attention_mask_BS)};
+}
+
+// Of all rows.
+int64_t Verifier::CountedLabels() const {
+  const at::Tensor& labels = golden_.labels_BT;
+  const int64_t first = HasEncoder(config_) ? 0 : 1;
+  return labels.narrow(1, first, labels.size(1) - first).ne(kIgnoredLabel).sum().item<int64_t>();
 }
 
 // `mine`: [rows of this rank, ...].
@@ -90,8 +111,10 @@ void Verifier::CompareLoss(const std::string& name, const at::Tensor& share) {
 void Verifier::CompareRouting(const std::vector<RoutingResult>& routing) {
   const std::vector<int64_t>& layers = loaded_.model->sparse_layers();
   for (size_t i = 0; i < routing.size(); ++i) {
-    const at::Tensor experts = routing[i].expert_ids_TK.view(
-        {rows_.size(), golden_.input_ids_BS.size(1), config_.top_k()});
+    const int64_t length = routing[i].stack == Stack::kEncoder ? golden_.input_ids_BS.size(1)
+                                                               : golden_.labels_BT.size(1);
+    const at::Tensor experts =
+        routing[i].expert_ids_TK.view({rows_.size(), length, config_.top_k()});
     const at::Tensor kept = routing[i].taken_TK.defined()
                                 ? routing[i].taken_TK.view(experts.sizes())
                                 : at::ones_like(experts);
@@ -108,15 +131,13 @@ void Verifier::RunPass() {
   for (FlatBuffer& buffer : loaded_.buffers) buffer.ZeroGradients();
   const Batch batch = MyRows().To(loaded_.model->device());
   const ModelOutput output = loaded_.model->Forward(batch, ForwardMode{});
-  const int64_t length = golden_.input_ids_BS.size(1);
   // Before backward, which overwrites them.
-  CompareRows("logits",
-              output.logits_TV.detach().view({rows_.size(), length, config_.vocab_size()}));
+  CompareRows("logits", output.logits_TV.detach().view(
+                            {rows_.size(), golden_.labels_BT.size(1), config_.vocab_size()}));
   CompareRouting(output.routing);
 
-  const at::Tensor counted = golden_.labels_BS.narrow(1, 1, length - 1).ne(kIgnoredLabel).sum();
-  at::Tensor total =
-      CrossEntropy(output.logits_TV, batch.labels_BS, std::max(1.0, counted.item<double>()));
+  at::Tensor total = CrossEntropy(output.logits_TV, batch.labels_BS,
+                                  static_cast<double>(std::max<int64_t>(1, CountedLabels())));
   CompareLoss("ce", total);
   if (!output.routing.empty()) {
     const RouterLosses router = ComputeRouterLosses(
@@ -147,6 +168,20 @@ void Verifier::CompareGradients() {
     for (int64_t expert = 0; expert < config_.num_experts(); ++expert)
       CompareExpertGradient(parameter, expert);
   }
+  if (HasEncoder(config_) && !config_.tie_embeddings()) CompareSharedEmbedding();
+}
+
+// What stands for encoder's and decoder's embeddings together has the gradients of both.
+void Verifier::CompareSharedEmbedding() {
+  at::Tensor sum;
+  for (const Parameter& parameter : loaded_.model->parameters()) {
+    for (const std::string& name : UntiedEmbeddings()) {
+      if (parameter.name != name) continue;
+      const at::Tensor gradient = parameter.value.grad();
+      sum = sum.defined() ? sum + gradient : gradient;
+    }
+  }
+  comparison_.Compare("grad.shared.weight", sum.cpu());
 }
 
 // Brings the gradient from the expert's owner to all ranks.
@@ -163,30 +198,9 @@ void Verifier::CompareExpertGradient(const Parameter& parameter, int64_t expert)
                       (parameter.named_transposed ? gradient.transpose(-2, -1) : gradient).cpu());
 }
 
-// A pass with a cache is never limited by capacity; without, every pass starts a new one with the
-// whole prefix.
 void Verifier::Decode(const GoldenDecoding& decoding) {
-  const at::NoGradGuard no_grad;
-  Batch batch = MyRows().To(loaded_.model->device());
-  const at::Tensor prompts = batch.input_ids_BS.narrow(1, 0, decoding.prompt_length);
-  std::vector<at::Tensor> ids = {prompts};
-  KeyValueCache cache;
-  batch.input_ids_BS = prompts.contiguous();
-  for (int64_t i = 0; i < decoding.new_tokens; ++i) {
-    if (!decoding.cached) {
-      cache = KeyValueCache();
-      batch.input_ids_BS = at::cat(ids, 1);
-    }
-    ForwardMode mode;
-    mode.cache = &cache;
-    const at::Tensor logits =
-        loaded_.model->Forward(batch, mode)
-            .logits_TV.view({rows_.size(), batch.input_ids_BS.size(1), config_.vocab_size()});
-    ids.push_back(logits.select(1, logits.size(1) - 1).argmax(1, /*keepdim=*/true));
-    batch.input_ids_BS = ids.back();
-  }
   CompareRows(decoding.entry,
-              at::cat(ids, 1).narrow(1, decoding.prompt_length, decoding.new_tokens));
+              DecodeAsGolden(*loaded_.model, config_, decoding, MyRows(), *loaded_.mesh.world));
 }
 
 }  // namespace

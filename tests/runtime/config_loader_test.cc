@@ -275,42 +275,47 @@ TEST(ValidateConfigTest, AnOptionThatTheModelCannotFollowIsNamed) {
                   .ok());
 }
 
+// A loaded configuration of a Switch Transformer, changed.
+std::vector<std::string> Switch(std::vector<std::string> changes) {
+  changes.insert(changes.begin(), {"train.steps=1000", "model.family=switch_transformers",
+                                   "model.vocab_size=512", "model.end_id=256"});
+  return changes;
+}
+
 TEST(ValidateConfigTest, WhatAFamilyDoesNotUseIsNamed) {
-  const std::string family = "model.family=switch_transformers";
   for (const char* set :
        {"model.sparse_layers=1", "model.init_std=0.1", "model.embedding_dropout=0.1",
         "model.attention_dropout=0", "model.router=noisy_topk", "model.renormalize=true"}) {
-    EXPECT_THAT(ValidationErrorOf({family, set}),
+    EXPECT_THAT(ValidationErrorOf(Switch({set})),
                 AllOf(HasSubstr(std::string(set).substr(0, std::string(set).find('='))),
                       HasSubstr("switch_transformers, which does not use it")));
   }
   for (const char* set : {"model.num_decoder_layers=3", "model.tie_embeddings=false",
                           "model.expert_dropout=0.4", "model.decoder_start_id=2"}) {
     EXPECT_THAT(ValidationErrorOf({set}), HasSubstr("gpt2, which does not use it")) << set;
-    EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.steps=1000", family, set})).ok()) << set;
+    EXPECT_TRUE(ValidateConfig(*LoadConfig("", Switch({set}))).ok()) << set;
   }
   const std::string scope = "model.balance_loss.scope=stack_row";
   EXPECT_THAT(ValidationErrorOf({scope}), HasSubstr("scope is stack_row, but model.family gpt2"));
-  EXPECT_THAT(ValidationErrorOf({family, scope, "model.load_coefficient=0.1"}),
+  EXPECT_THAT(ValidationErrorOf(Switch({scope, "model.load_coefficient=0.1"})),
               HasSubstr("model.load_coefficient is 0.1"));
-  EXPECT_THAT(ValidationErrorOf({family, "model.balance_loss.dropped_count_as_first=true"}),
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.balance_loss.dropped_count_as_first=true"})),
               HasSubstr("set the scope to stack_row"));
 }
 
 TEST(ValidateConfigTest, ASwitchTransformerFitsTogether) {
-  const std::string family = "model.family=switch_transformers";
-  EXPECT_THAT(ValidationErrorOf({family, "model.num_heads=3"}), HasSubstr("model.num_heads (3)"));
-  EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.steps=1000", family, "model.num_heads=3",
-                                              "model.head_size=5"}))
-                  .ok());
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.num_heads=3"})), HasSubstr("model.num_heads (3)"));
+  EXPECT_TRUE(
+      ValidateConfig(*LoadConfig("", Switch({"model.num_heads=3", "model.head_size=5"}))).ok());
   EXPECT_THAT(
-      ValidationErrorOf({family, "model.encoder_sparse_step=0", "model.decoder_sparse_step=5"}),
+      ValidationErrorOf(Switch({"model.encoder_sparse_step=0", "model.decoder_sparse_step=5",
+                                "model.num_decoder_layers=1"})),
       HasSubstr("no block is sparse"));
-  EXPECT_THAT(ValidationErrorOf({family, "model.relative_buckets=7"}), HasSubstr("must be even"));
-  EXPECT_THAT(ValidationErrorOf({family, "model.relative_max_distance=16"}),
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.relative_buckets=7"})), HasSubstr("must be even"));
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.relative_max_distance=16"})),
               HasSubstr("model.relative_max_distance (16)"));
-  EXPECT_THAT(ValidationErrorOf({family, "model.pad_id=257"}), HasSubstr("model.pad_id (257)"));
-  EXPECT_THAT(ValidationErrorOf({family, "model.expert_dropout=-0.5"}),
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.pad_id=512"})), HasSubstr("model.pad_id (512)"));
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.expert_dropout=-0.5"})),
               HasSubstr("model.expert_dropout (-0.5)"));
 }
 

@@ -94,6 +94,8 @@ RunConfig TinySwitchConfig(ModelConfig::Kind kind, int num_experts, RuntimeConfi
   model.clear_sparse_layers();
   model.set_num_layers(2);
   model.set_num_decoder_layers(3);
+  model.set_vocab_size(384);  // the byte tokenizer's ids and sentinels, and more
+  model.set_end_id(256);
   model.set_head_size(6);
   model.set_activation(ModelConfig::relu);
   model.set_relative_buckets(6);
