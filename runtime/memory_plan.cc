@@ -129,6 +129,7 @@ class Planner {
 
   void AddStatic(MemoryPlan* plan) const;
   void AddAttention(Block* block) const;
+  void AddSwitchAttention(int64_t attentions, Block* block) const;
   void AddDense(Block* block) const;
   void AddSparse(Block* block) const;
   void AddSide(Block* block) const;
@@ -194,8 +195,24 @@ void Planner::AddAttention(Block* block) const {
   }
 }
 
+// Of a block of a Switch Transformer, with one attention or two. A decoder's rows are taken to be
+// as long as the encoder's, which is more than they are.
+void Planner::AddSwitchAttention(int64_t attentions, Block* block) const {
+  const int64_t inner = model_.num_heads() * HeadSize(model_);
+  // Probabilities are always written out, for the bias has a gradient; with dropout twice.
+  const int64_t scores = T_ * model_.num_heads() * model_.sequence_length();
+  const int64_t probabilities =
+      scores * (model_.dropout() > 0 ? parameter_ + element_ + 1 : parameter_);
+  block->input = Rows(D_);
+  block->attention = attentions * (2 * Rows(D_) + T_ * parameter_ + Rows(4 * inner) + Mask(D_) +
+                                   Copy(4 * D_ * inner) + probabilities);
+  block->attention_backward =
+      Rows(2 * D_ + 6 * inner) + Product(D_ * inner) + 3 * scores * parameter_;
+}
+
 void Planner::AddDense(Block* block) const {
-  block->feed_forward = Norm() + Ffn(F_) + Mask(D_) + Copy(2 * D_ * F_);
+  block->feed_forward =
+      Norm() + Ffn(F_) + Mask(D_) + Mask(F_, DenseInnerDropoutOf(model_)) + Copy(2 * D_ * F_);
   block->feed_forward_backward = Rows(3 * D_) + Ffn(F_) + Product(D_ * F_);
 }
 
@@ -213,6 +230,7 @@ void Planner::AddSparse(Block* block) const {
   block->input += decision + (exchanged ? record : 0);
   block->feed_forward = Norm() + Mask(D_) + rows + decision + 2 * Taken(F_) + 2 * T_ * parameter_ +
                         Copy(local_experts_ * 2 * D_ * F_);
+  if (ExpertInnerDropoutOf(model_) > 0) block->feed_forward += Taken(F_) / element_;  // its mask
   if (model_.router_jitter() > 0) block->feed_forward += 2 * router;
   // Clean logits, noise, its deviation and what load is made of.
   if (model_.router() == ModelConfig::noisy_topk) block->feed_forward += 8 * T_ * N_ * parameter_;
@@ -258,13 +276,20 @@ void Planner::AddSide(Block* block) const {
 }
 
 std::vector<Planner::Block> Planner::Blocks() const {
-  std::vector<Block> blocks(model_.num_layers());
-  for (Block& block : blocks) AddAttention(&block);
+  const int64_t count = NumBlocks(model_);
+  std::vector<Block> blocks(count);
+  for (int64_t layer = 0; layer < count; ++layer) {
+    if (HasEncoder(model_)) {
+      AddSwitchAttention(StackOf(model_, layer) == Stack::kEncoder ? 1 : 2, &blocks[layer]);
+    } else {
+      AddAttention(&blocks[layer]);
+    }
+  }
   for (const int64_t layer : sparse_layers_) {
     AddSparse(&blocks[layer]);
     AddSide(&blocks[layer]);
   }
-  for (int64_t layer = 0; layer < model_.num_layers(); ++layer) {
+  for (int64_t layer = 0; layer < count; ++layer) {
     if (!std::binary_search(sparse_layers_.begin(), sparse_layers_.end(), layer)) {
       AddDense(&blocks[layer]);
     }

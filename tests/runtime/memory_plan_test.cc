@@ -246,6 +246,18 @@ TEST(PlanMemoryTest, EveryOptionSavesOrCostsWhatItShould) {
   EXPECT_GT(peak({"model.kind=hyper", "hyper.execution=per_token"}), 5 * moe);
 }
 
+TEST(PlanMemoryTest, CountsTheBlocksOfBothStacks) {
+  const auto plan = [](const std::string& decoder_blocks, const std::string& more) {
+    return Plan(
+        {"model.family=switch_transformers", "model.num_decoder_layers=" + decoder_blocks, more});
+  };
+  const MemoryPlan two = plan("2", "model.dropout=0"), six = plan("6", "model.dropout=0");
+  // Of each block more at least what attention writes out, twice, and its probabilities.
+  EXPECT_GE(six.activations - two.activations, 4 * 2 * 4 * 256 * (12 * 256 + 4 * 768) * 4);
+  EXPECT_GT(plan("2", "model.dropout=0.1").activations, two.activations);
+  EXPECT_LT(plan("6", "train.recompute=blocks").activations, six.activations / 2);
+}
+
 TEST(PlanMemoryTest, IsSaidInOneLine) {
   MemoryPlan plan;
   plan.parameters = int64_t{300} << 20;
