@@ -78,7 +78,8 @@ std::shared_ptr<Arguments> DefineCommon(CLI::App& app, const std::string& from) 
       ->check(Within(1, 4096))
       ->type_name("K");
   app.add_option("--jitter", options.jitter,
-                 "Noise on the routers' columns, against their root mean square, that separates "
+                 "Noise on what routers know of each expert, against their root mean square, that "
+                 "separates "
                  "clones after the comparison; 0: they stay tied, and only one of each learns")
       ->check(Within(0, 100))
       ->capture_default_str();

@@ -29,7 +29,8 @@ JobBody DefineImport(CLI::App& app) {
   auto options = std::make_shared<ImportOptions>();
   app.add_option("--from", options->from,
                  "Model folder: config.json and model.safetensors, or its shards and their index; "
-                 "model types gpt2 and hypermoe_gpt2")
+                 "model types gpt2, hypermoe_gpt2, "
+                 "switch_transformers and t5")
       ->required()
       ->type_name("DIR");
   app.add_option("--run_dir", options->run_dir, "Folder of the run, made if missing")

@@ -50,7 +50,7 @@ JobBody DefineVerify(CLI::App& app) {
       "mesh.expert_parallel, mesh.device, mesh.gpu_transport or runtime.dtype (float64 for the "
       "strictest comparison)");
   app.footer(
-      "Compares logits, losses, gradients, routing and greedy tokens, whatever the file has. Ends "
+      "Compares logits, losses, gradients, routing and decoded tokens, whatever the file has. Ends "
       "with 0 if every\n"
       "entry was compared and is within the tolerance, integers equal; with 65 otherwise. The last "
       "line of standard\n"

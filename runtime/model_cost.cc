@@ -118,7 +118,8 @@ ParameterCounts CountParameters(const RunConfig& config) {
   return counts;
 }
 
-ModelFlops CountFlops(const RunConfig& config) {
+std::optional<ModelFlops> CountFlops(const RunConfig& config) {
+  if (HasEncoder(config.model())) return std::nullopt;
   const Sizes s(config);
   const ModelConfig::Kind kind = config.model().kind();
   const int64_t ffn = 4 * s.D * s.F, low_rank = 4 * s.D * s.A;
@@ -146,9 +147,9 @@ ModelFlops CountFlops(const RunConfig& config) {
 std::optional<double> FlopsUtilisation(const RunConfig& config, double tokens_per_second,
                                        int num_ranks, double dropped_share) {
   const double peak = config.runtime().peak_teraflops() * 1e12 * num_ranks;
-  if (peak <= 0) return std::nullopt;
-  return tokens_per_second *
-         CountFlops(config).TrainingPerToken(BatchTokens(config), dropped_share) / peak;
+  const std::optional<ModelFlops> flops = CountFlops(config);
+  if (peak <= 0 || !flops.has_value()) return std::nullopt;
+  return tokens_per_second * flops->TrainingPerToken(BatchTokens(config), dropped_share) / peak;
 }
 
 }  // namespace hypermoe

@@ -49,10 +49,11 @@ struct ModelFlops {
                 static_cast<double>(generation_per_step) / static_cast<double>(batch_tokens));
   }
 };
-ModelFlops CountFlops(const RunConfig& config);
+// Absent for encoder-decoder models, whose decoder reads another number of tokens than the encoder.
+std::optional<ModelFlops> CountFlops(const RunConfig& config);
 
 // Share of what `num_ranks` processors of runtime.peak_teraflops each could compute that training
-// the model took; absent if that peak is not known (0).
+// the model took; absent if that peak is not known (0), or CountFlops is.
 std::optional<double> FlopsUtilisation(const RunConfig& config, double tokens_per_second,
                                        int num_ranks, double dropped_share);
 

@@ -98,8 +98,6 @@ absl::Status CheckDescribable(const ModelConfig& model) {
     return model.tie_embeddings() ? absl::OkStatus() : refuse("tie_embeddings", "false", "true");
   }
   if (model.top_k() != 1) return refuse("top_k", absl::StrCat(model.top_k()), "1");
-  if (model.renormalize()) return refuse("renormalize", "true", "false");
-  if (model.router() != ModelConfig::switch_) return refuse("router", "noisy_topk", "switch");
   if (model.evaluation_capacity().mode() == CapacityConfig::factor_per_group)
     return refuse("evaluation_capacity.mode", "factor_per_group", "fixed_per_row or none");
   return absl::OkStatus();

@@ -196,14 +196,17 @@ MemoryPlan Run::Plan() const {
 std::string Run::Describe() const {
   const ParameterCounts parameters = CountParameters(config_);
   const int64_t frozen = CountFrozen(config_).total();
+  const std::optional<ModelFlops> flops = CountFlops(config_);
   std::string text = absl::StrFormat(
-      "%s: %d parameters (%d active for a token%s), %.4g MFLOP a token; %d ranks, expert degree "
-      "%d, "
-      "%d threads a rank, %d training tokens\nmemory a rank, computed: %s",
+      "%s: %d parameters (%d active for a token%s)%s; %d ranks, expert degree %d, %d threads a "
+      "rank, %d training tokens\nmemory a rank, computed: %s",
       ModelConfig::Kind_Name(config_.model().kind()), parameters.total(), parameters.active,
       frozen > 0 ? absl::StrCat(", ", frozen, " frozen") : "",
-      1e-6 * CountFlops(config_).TrainingPerToken(BatchTokens(config_)), mesh_.world->size(),
-      mesh_.expert->size(), options_.threads, NumTokens(splits_.train), DescribeMemory(Plan()));
+      flops.has_value() ? absl::StrFormat(", %.4g MFLOP a token",
+                                          1e-6 * flops->TrainingPerToken(BatchTokens(config_)))
+                        : "",
+      mesh_.world->size(), mesh_.expert->size(), options_.threads, NumTokens(splits_.train),
+      DescribeMemory(Plan()));
   if (config_.model().kind() == ModelConfig::hyper) {
     const ExecutionChoice choice =
         ChooseExecution(config_, mesh_.world->size(), mesh_.expert->size());

@@ -38,7 +38,7 @@ std::string NumbersOf(const RunConfig& config) {
   std::string text = absl::StrCat("# Parameters  ", Grouped(parameters.total()));
   if (!dense)
     absl::StrAppend(&text, ", of them ", Grouped(parameters.active), " active for a token");
-  const double flops = CountFlops(config).TrainingPerToken(BatchTokens(config));
+  const double flops = CountFlops(config)->TrainingPerToken(BatchTokens(config));
   absl::StrAppendFormat(&text, "\n# Training    %.1f million floating-point operations a token\n",
                         flops * 1e-6);
   const auto bytes = static_cast<double>(PlanMemory(config, 8, dense ? 1 : 8).total());

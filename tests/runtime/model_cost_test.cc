@@ -96,7 +96,7 @@ TEST(CountFlopsTest, EqualsCountsByHand) {
        16752},
   };
   for (const FlopsCase& expected : cases) {
-    const ModelFlops flops = CountFlops(SmallConfig(expected.overrides));
+    const ModelFlops flops = *CountFlops(SmallConfig(expected.overrides));
     const std::string name = expected.overrides[0] + " " + expected.overrides.back();
     EXPECT_EQ(flops.forward_per_token, expected.forward) << name;
     EXPECT_EQ(flops.experts_per_token, expected.experts) << name;
@@ -105,7 +105,7 @@ TEST(CountFlopsTest, EqualsCountsByHand) {
 }
 
 TEST(CountFlopsTest, TrainingIsThreeForwardsAndGenerationOnceAStep) {
-  const ModelFlops flops = CountFlops(SmallConfig({"model.kind=hyper", "model.num_experts=8"}));
+  const ModelFlops flops = *CountFlops(SmallConfig({"model.kind=hyper", "model.num_experts=8"}));
   EXPECT_EQ(flops.TrainingPerToken(16), 3 * 3664 + 3 * 16752 / 16);
   EXPECT_EQ(flops.TrainingPerToken(16752), 3 * 3664 + 3);
   // A quarter of the tokens lost their experts, in all of 3 sparse layers.
@@ -114,7 +114,7 @@ TEST(CountFlopsTest, TrainingIsThreeForwardsAndGenerationOnceAStep) {
 
 // 2 * 768 * (2304 + 768) + 1536 * 1025 and 4 * 768 * 3072 in each of 12 blocks, 2 * 768 * 50257.
 TEST(CountFlopsTest, OfGpt2Small) {
-  const ModelFlops flops = CountFlops(Config(
+  const ModelFlops flops = *CountFlops(Config(
       {"model.kind=dense", "model.hidden_size=768", "model.num_heads=12", "model.ffn_size=3072",
        "model.sequence_length=1024", "model.num_layers=12", "model.vocab_size=50257"}));
   EXPECT_EQ(flops.forward_per_token, 12 * (4718592 + 1574400 + 9437184) + 77194752);

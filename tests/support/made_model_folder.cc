@@ -49,6 +49,33 @@ json TinyHyper(const json& changes) {
   return hyper;
 }
 
+json TinySwitch(const json& changes) {
+  json config = {{"model_type", "switch_transformers"},
+                 {"vocab_size", 11},
+                 {"d_model", 6},
+                 {"d_kv", 4},
+                 {"d_ff", 10},
+                 {"num_layers", 2},
+                 {"num_decoder_layers", 3},
+                 {"num_heads", 2},
+                 {"num_experts", 4},
+                 {"num_sparse_encoder_layers", 1},
+                 {"num_sparse_decoder_layers", 1},
+                 {"expert_capacity", 5},
+                 {"decoder_start_token_id", 2},
+                 {"task_specific_params", {{"summarization", {{"num_beams", 4}}}}}};
+  config.merge_patch(changes);
+  return config;
+}
+
+json TinyT5(const json& changes) {
+  json config = {{"model_type", "t5"}, {"vocab_size", 11}, {"d_model", 6},
+                 {"d_kv", 4},          {"d_ff", 10},       {"num_layers", 2},
+                 {"num_heads", 2},     {"n_positions", 9}, {"decoder_start_token_id", 0}};
+  config.merge_patch(changes);
+  return config;
+}
+
 std::map<std::string, at::Tensor> MadeTensors(const json& config, c10::ScalarType dtype) {
   const auto read = ReadFolderConfig("config.json", config.dump());
   EXPECT_TRUE(read.ok()) << read.status();

@@ -19,8 +19,13 @@ nlohmann::json TinyMoe(const nlohmann::json& changes = nlohmann::json::object())
 // A block hypermoe with small dimensions, and `changes`.
 nlohmann::json TinyHyper(const nlohmann::json& changes = nlohmann::json::object());
 
-// The tensors that `config` calls for. Every element says which tensor it belongs to and where, as
-// far as `dtype` can hold that.
+// switch_transformers of width 6, 2 encoder and 3 decoder blocks, block 1 of each sparse, and the
+// like of t5, with 2 blocks each; with `changes` (RFC 7396).
+nlohmann::json TinySwitch(const nlohmann::json& changes = nlohmann::json::object());
+nlohmann::json TinyT5(const nlohmann::json& changes = nlohmann::json::object());
+
+// The tensors that `config` calls for, under the names of the model's parameters. Every element
+// says which tensor it belongs to and where, as far as `dtype` can hold that.
 std::map<std::string, at::Tensor> MadeTensors(const nlohmann::json& config, c10::ScalarType dtype);
 
 // The same with random values, of standard deviation 0.5, that a model can compute with.
