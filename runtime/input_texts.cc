@@ -2,7 +2,6 @@
 
 #include <memory>
 #include <optional>
-#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -13,10 +12,9 @@
 namespace hypermoe {
 namespace {
 
-void AddLines(std::string_view text, std::vector<std::string>* lines) {
+void AddLines(const std::string& text, std::vector<std::string>* lines) {
   if (text.empty()) return;
-  for (const auto& line :
-       absl::StrSplit(absl::StripSuffix(absl::string_view(text.data(), text.size()), "\n"), '\n'))
+  for (const auto line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n'))
     lines->emplace_back(absl::StripSuffix(line, "\r"));
 }
 

@@ -47,7 +47,7 @@ class GenerateFileTest : public testing::Test {
     if (World()->rank() == 0) {
       WriteMadeFolder(options_.checkpoint, Config(), RandomTensors(Config(), at::kFloat));
       std::ofstream file(options_.input);
-      for (const std::string& text : kTexts) file << json{{"text", text}}.dump() << "\n";
+      for (const std::string& text : kTexts) file << "{\"text\": " << json(text).dump() << "}\n";
     }
     World()->Barrier();
   }
