@@ -127,7 +127,8 @@ TEST(AdafactorCheckpointTest, GoesOnAtEveryLayoutAsIfUninterrupted) {
       const NamedTensors loaded = Train(trainer, kSave, kSave);
       EXPECT_LE(LargestOfEach(loaded, saved), 1e-9) << what;
       for (const auto& [name, tensor] : loaded) {
-        if (at_save.contains(name)) EXPECT_TRUE(tensor.equal(at_save.at(name))) << name << what;
+        const auto here = at_save.find(name);
+        EXPECT_TRUE(here == at_save.end() || tensor.equal(here->second)) << name << ", " << what;
       }
       const NamedTensors end = Train(trainer, kSave, kEnd);
       EXPECT_LE(LargestOfEach(end, expected), 1e-9) << what;
@@ -166,7 +167,7 @@ TEST(AdafactorCheckpointTest, ABitThatDiffersBetweenCopiesIsFound) {
     trainer.optimizer().State(experts, Adafactor::kColumns).select(0, 0).mul_(1.5);
   }
   EXPECT_THAT(FindDrift(trainer.buffers(), trainer.optimizer(), mesh),
-              HasSubstr("experts.expert_0.c_fc.weight (column moment) on rank"));
+              HasSubstr("experts.expert_0.c_fc.weight (column moment) differs between ranks 0"));
 }
 
 // Whole runs, whose checkpoints are written from copies beside training.
