@@ -196,16 +196,20 @@ TEST(SpanValidationTest, WindowsHoldEachTokenOnceAndTheLastOneIsPadded) {
 
 TEST(SpanValidationTest, IsTheSameHoweverItIsRead) {
   const auto format = Format(20);
-  const TokenRange range = CountedTokens(0, 210, 1).tokens;
+  // Ten full windows and one of 5 tokens.
+  const TokenRange range = CountedTokens(0, 10 * format->sizes().stride + 5, 1).tokens;
   const ValidationWindows windows({range}, format), again({range}, format);
-  const Batch whole = windows.Windows(0, windows.size());
+  ASSERT_EQ(windows.size(), 11);
+  const Batch whole = windows.Windows(0, 11), strided = again.Windows(1, 11, 3);
+  EXPECT_EQ(RowOf(strided.row_ids_B.unsqueeze(0), 0), (Ids{1, 4, 7, 10}));
   EXPECT_TRUE(whole.attention_mask_BS.defined()) << "of the last one";
-  EXPECT_EQ(RowOf(again.Windows(1, windows.size(), 3).row_ids_B.unsqueeze(0), 0), (Ids{1, 4, 7}));
-  const Batch strided = again.Windows(1, windows.size(), 3);
-  for (int64_t row = 0; row < 3; ++row) {
+  for (int64_t row = 0; row < 4; ++row) {
     EXPECT_EQ(RowOf(strided.input_ids_BS, row), RowOf(whole.input_ids_BS, 1 + 3 * row));
     EXPECT_EQ(RowOf(strided.labels_BS, row), RowOf(whole.labels_BS, 1 + 3 * row));
+    EXPECT_TRUE(strided.attention_mask_BS.select(0, row).equal(
+        whole.attention_mask_BS.select(0, 1 + 3 * row)));
   }
+  EXPECT_FALSE(again.Windows(1, 10, 3).attention_mask_BS.defined());
 }
 
 class SpanFormatTest : public ::testing::Test {
