@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/config_loader.h"
+#include "runtime/model_cost.h"
 #include "runtime/row_format.h"
 #include "runtime/run_length.h"
 #include "tests/support/tiny_sentencepiece.h"
@@ -63,6 +64,29 @@ TEST_P(SwitchBaseConfigTest, AsksForTheTokenizersFile) {
   EXPECT_EQ(ExitCodeOf(status), ExitCode::kConfig);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("data.tokenizer: the tokenizer 'spm' names no model: give spm:FILE"));
+}
+
+// 619339008 as 619,339,008.
+std::string Grouped(int64_t number) {
+  const std::string digits = absl::StrCat(number);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text.push_back(',');
+    text.push_back(digits[i]);
+  }
+  return text;
+}
+
+// Those of moe are the published models'.
+TEST_P(SwitchBaseConfigTest, SaysItsSizeAtTheHead) {
+  const auto config = LoadConfig(PathOf(GetParam()), {});
+  ASSERT_TRUE(config.ok()) << config.status();
+  const ParameterCounts parameters = CountParameters(*config);
+  const std::string text = ReadFile(PathOf(GetParam()));
+  EXPECT_THAT(
+      text.substr(0, text.find("\n\n") + 1),
+      testing::EndsWith(absl::StrCat("#\n# Parameters  ", Grouped(parameters.total()), ", of them ",
+                                     Grouped(parameters.active), " active for a token\n")));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SwitchBaseConfigTest, testing::ValuesIn(ConfigFiles()),
