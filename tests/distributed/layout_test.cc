@@ -24,7 +24,7 @@ double RoutingMargin(const RunConfig& config) {
   ForwardMode mode;
   mode.training = true;
   mode.key = trainer.StepKey(3);
-  const TrainingRows rows(TinyTokens(), config.model().sequence_length(),
+  const TrainingRows rows(TinyTokens(), MakeRowFormat(config.data(), config.model()).value(),
                           config.train().batch_size(), config.runtime().seed());
   double margin = 1;
   for (const RoutingResult& layer :
