@@ -252,6 +252,29 @@ TEST_F(DenseFolderTest, BecomesASwitchTransformerThatGrows) {
                         before.at(mlp + "experts.expert_1.wo.weight") * 3));
 }
 
+// HyperExperts in place of the hypernetwork, which then has no gradients.
+TEST(SwitchVerifyTest, ABakedModelComputesTheSame) {
+  const TemporaryFolder scratch;
+  const auto world = NewSelfCommunicator("world");
+  ExportOptions bake = {kHyper, scratch / "baked"};
+  bake.bake = true;
+  const absl::Status baked = ExportModel(bake, *world);
+  ASSERT_TRUE(baked.ok()) << baked;
+  const auto golden = *SafetensorsFile::Open(kHyper + "/golden.safetensors");
+  std::vector<NamedTensor> outputs;
+  for (const std::string& name : golden->names()) {
+    if (!name.starts_with("grad.")) outputs.push_back({name, *golden->Get(name)});
+  }
+  VerifyOptions options;
+  options.model = scratch / "baked";
+  options.golden = scratch / "outputs.safetensors";
+  options.dtype = "float64";
+  ASSERT_TRUE(WriteSafetensors(options.golden, outputs, golden->metadata()).ok());
+  const auto result = Verify(options, NewSelfCommunicator("world"), 1);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(VerifyStatus(*result).ok()) << VerifyTable(*result);
+}
+
 // The same numbers in float32 from the unmodified library.
 TEST(SwitchVerifyTest, TheLibraryInFloat32IsMet) {
   VerifyOptions options;
