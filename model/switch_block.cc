@@ -77,8 +77,11 @@ at::Tensor SwitchBlock::CrossAttention(const at::Tensor& x_TD, const SwitchPass&
   SwitchAttention::KeysValues of_encoder;
   KeyValueCache* cache = pass.mode.cache;
   if (pass.encoded_TD.defined()) {
+    // One view for both projections, so that their gradients are added up before those of other
+    // blocks are: as in recomputation, bit for bit.
+    const at::Tensor encoded_TD = pass.encoded_TD.view(pass.encoded_TD.sizes());
     of_encoder =
-        cross_attention_->Project(pass.encoded_TD, pass.row_ids_B.numel(), pass.encoder_positions);
+        cross_attention_->Project(encoded_TD, pass.row_ids_B.numel(), pass.encoder_positions);
     if (cache != nullptr) {
       cache->encoder_keys[index_] = of_encoder.keys_BHLC;
       cache->encoder_values[index_] = of_encoder.values_BHLC;

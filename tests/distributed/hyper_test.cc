@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "model/hyper_network.h"
 #include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
 

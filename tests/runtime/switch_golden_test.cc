@@ -127,7 +127,7 @@ class SwitchGoldenTest : public testing::TestWithParam<bool> {
     at::Tensor ids_BT = at::full({rows, 1}, config_.model().decoder_start_id(), at::kLong);
     at::Tensor ended_B = at::full({rows}, 0, at::kBool);
     Batch batch = batch_;
-    batch.labels_BS = {};
+    batch.labels_BS = at::Tensor();
     KeyValueCache cache;
     while (ids_BT.size(1) < length) {
       batch.decoder_ids_BT = cached ? ids_BT.slice(1, cache.length).contiguous() : ids_BT;
@@ -140,7 +140,7 @@ class SwitchGoldenTest : public testing::TestWithParam<bool> {
       ended_B = ended_B.logical_or(next_B.eq(config_.model().end_id()));
       ids_BT = at::cat({ids_BT, next_B.unsqueeze(1)}, 1);
       // What the encoder reads is of no interest any more.
-      if (cached) batch.input_ids_BS = {};
+      if (cached) batch.input_ids_BS = at::Tensor();
     }
     return ids_BT;
   }
@@ -202,7 +202,7 @@ TEST_F(SwitchGoldenTest, RowsOfACacheCanBeSelected) {
                    second_B1 = at::tensor({7L, 8L, 9L, 10L}).view({4, 1});
   const auto pass = [&](const at::Tensor& ids_B1, KeyValueCache* cache) {
     Batch batch = batch_;
-    batch.labels_BS = {};
+    batch.labels_BS = at::Tensor();
     batch.decoder_ids_BT = ids_B1;
     batch.row_ids_B = at::arange(ids_B1.size(0), at::kLong);
     ForwardMode mode;
