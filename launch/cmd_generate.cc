@@ -89,9 +89,12 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
 // Of a model without an encoder; returns --prompt itself.
 CLI::Option* AddPromptOptions(CLI::App& app, Arguments& arguments) {
   GenerateOptions& options = arguments.sampling;
-  CLI::Option* prompt = app.add_option("--prompt", arguments.prompt,
-                                       "Text for a model without an encoder to go on from")
-                            ->type_name("TEXT");
+  // CLI11 makes nothing of an empty text where it fills an optional itself.
+  CLI::Option* prompt =
+      app.add_option_function<std::string>(
+             "--prompt", [&arguments](const std::string& text) { arguments.prompt = text; },
+             "Text for a model without an encoder to go on from")
+          ->type_name("TEXT");
   app.add_option("--max_tokens", options.max_tokens, "Most tokens to add")
       ->check(Within(1, 1e9))
       ->type_name("N")

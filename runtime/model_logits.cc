@@ -5,7 +5,9 @@
 namespace hypermoe {
 
 ModelLogits::ModelLogits(LanguageModel& model, const Batch& rows, bool encoder, bool cached)
-    : model_(model), rows_(rows.To(model.device())), encoder_(encoder), cached_(cached) {}
+    : model_(model), rows_(rows.To(model.device())), encoder_(encoder), cached_(cached) {
+  rows_.labels_BS = at::Tensor();
+}
 
 // Mostly all go on where they are: a copy of the cache is saved then.
 void ModelLogits::SelectRows(const at::Tensor& parents_N) {
