@@ -44,7 +44,9 @@ void ForEachSlice(int64_t rows, int64_t width, const Body& body) {
 // What follows rows [begin, begin + count), as much of it as they are.
 Ahead NextSlice(const MatrixView& all, int64_t begin, int64_t count) {
   const int64_t next = begin + count;
-  return {all.data + next * all.row_step, std::min(count, all.rows - next) * all.columns};
+  const int64_t elements = std::min(count, all.rows - next) * all.columns;
+  return {reinterpret_cast<const char*>(all.data + next * all.row_step),
+          elements * static_cast<int64_t>(sizeof(float))};
 }
 
 // Columns [begin, begin + count) of `all`, with rows that do not meet in the same sets of a cache,

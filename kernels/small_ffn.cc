@@ -11,6 +11,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 #include <optional>
 
 #include "kernels/activation.h"
@@ -30,6 +32,8 @@ constexpr int64_t kSmallMatrix = int64_t{1} << 18;  // elements
 // Rows that a thread takes at once: enough for a product at full speed, few enough that threads
 // finish together.
 constexpr int64_t kRowsPerPiece = 256;
+// Where all that backward makes of them is made at once: few enough to stay in the second cache.
+constexpr int64_t kRowsPerPass = 128;
 
 // Some rows of one group.
 struct Piece {
@@ -55,17 +59,34 @@ void ForEachPiece(const std::vector<Piece>& pieces, const Body& body) {
              [&](int64_t i) { body(pieces[static_cast<size_t>(i)]); });
 }
 
+// Whether threads that take whole groups, the largest first, finish at about the same time.
+bool GroupsFinishTogether(const std::vector<int64_t>& rows_per_group) {
+  const int64_t largest = *std::max_element(rows_per_group.begin(), rows_per_group.end());
+  const int64_t all = std::accumulate(rows_per_group.begin(), rows_per_group.end(), int64_t{0});
+  return 2 * largest * at::get_num_threads() <= all;
+}
+
+// Calls body(piece) for pieces of at most `largest` rows: those of a group in order by one thread,
+// large groups first.
+template <typename Body>
+void ForEachPieceOfGroups(const std::vector<int64_t>& rows_per_group, int64_t largest,
+                          const Body& body) {
+  std::vector<Piece> groups = PiecesOf(rows_per_group, std::numeric_limits<int64_t>::max());
+  std::stable_sort(groups.begin(), groups.end(),
+                   [](const Piece& a, const Piece& b) { return a.rows > b.rows; });
+  ForEachPiece(groups, [&](const Piece& group) {
+    for (Piece piece = group; piece.begin < group.begin + group.rows; piece.begin += piece.rows) {
+      piece.rows = std::min(largest, group.begin + group.rows - piece.begin);
+      body(piece);
+    }
+  });
+}
+
 at::Tensor RowsOf(const at::Tensor& all, const Piece& piece) {
   return all.narrow(0, piece.begin, piece.rows);
 }
 
 at::Tensor OfGroup(const at::Tensor& all, const Piece& piece) { return all.select(0, piece.group); }
-
-// To be fetched during a product because the next one needs it.
-Ahead AheadOf(const at::Tensor& next) {
-  if (next.scalar_type() != at::kFloat || !next.is_contiguous()) return {};
-  return {next.const_data_ptr<float>(), next.numel()};
-}
 
 // c = a b (+ bias), by this thread.
 void Multiply(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
@@ -127,7 +148,7 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
         DropoutMask({x.size(0), up.size(2)}, dropout.probability, dropout.key, dropout.token_ids_R);
     ForEachPiece(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
       Product(RowsOf(pre, piece), RowsOf(x, piece).to(dtype), OfGroup(up_cast, piece),
-              bias_of(up_bias_cast, piece), AheadOf(OfGroup(down_cast, piece)));
+              bias_of(up_bias_cast, piece), Ahead::Of(OfGroup(down_cast, piece)));
       const at::Tensor activated = RowsOf(hidden, piece);
       ActivateInto(activated, RowsOf(pre, piece), static_cast<Activation>(activation));
       if (mask.defined()) {
@@ -155,35 +176,45 @@ class SmallFfnFunction : public torch::autograd::Function<SmallFfnFunction> {
     const at::ScalarType dtype = pre.scalar_type();
     const at::Tensor grad = grads[0].contiguous(), grad_pre = at::empty_like(pre);
     const at::Tensor grad_x = x.requires_grad() ? at::empty_like(x) : at::Tensor();
-    ForEachPiece(PiecesOf(rows_per_group, kRowsPerPiece), [&](const Piece& piece) {
-      at::Tensor rows = RowsOf(grad_pre, piece);
-      Product(rows, RowsOf(grad, piece).to(dtype), OfGroup(down_cast, piece).t(), {},
-              AheadOf(OfGroup(up_cast, piece)));
-      if (mask.defined()) DropInto(rows, rows, RowsOf(mask, piece), probability);
-      ActivateBackwardInto(rows, rows, RowsOf(pre, piece), activation);
-      if (grad_x.defined()) Product(RowsOf(grad_x, piece), rows, OfGroup(up_cast, piece).t(), {});
-    });
-    // A group's sums over its rows stay in one piece: in row order, and written by one thread.
     const WeightGradient grad_up(up), grad_down(down);
     const at::Tensor grad_up_bias = BiasSumOf(up, ctx->saved_data["up_bias"].toBool()),
                      grad_down_bias = BiasSumOf(down, ctx->saved_data["down_bias"].toBool());
     const auto add_bias = [](const at::Tensor& sums, const at::Tensor& rows, const Piece& piece) {
       if (!sums.defined()) return;
-      at::Tensor out = OfGroup(sums, piece);
-      at::sum_out(out, RowsOf(rows, piece), 0, /*keepdim=*/false, sums.scalar_type());
+      OfGroup(sums, piece)
+          .add_(at::sum(RowsOf(rows, piece), 0, /*keepdim=*/false, sums.scalar_type()));
     };
-    ForEachPiece(PiecesOf(rows_per_group, x.size(0)), [&](const Piece& piece) {
-      if (grad_up.IsNeeded()) {
-        AddProduct(OfGroup(grad_up.sum(), piece), RowsOf(x, piece).to(dtype),
-                   RowsOf(grad_pre, piece));
-      }
+    const auto make_rows = [&](const Piece& piece) {
+      at::Tensor rows = RowsOf(grad_pre, piece);
+      Product(rows, RowsOf(grad, piece).to(dtype), OfGroup(down_cast, piece).t(), {},
+              Ahead::Of(RowsOf(x, piece)));
+      if (mask.defined()) DropInto(rows, rows, RowsOf(mask, piece), probability);
+      ActivateBackwardInto(rows, rows, RowsOf(pre, piece), activation);
+      if (grad_x.defined()) Product(RowsOf(grad_x, piece), rows, OfGroup(up_cast, piece).t(), {});
+    };
+    const auto add_to_sums = [&](const Piece& piece) {
       if (grad_down.IsNeeded()) {
         AddProduct(OfGroup(grad_down.sum(), piece), RowsOf(hidden, piece),
                    RowsOf(grad, piece).to(dtype));
       }
+      if (grad_up.IsNeeded()) {
+        AddProduct(OfGroup(grad_up.sum(), piece), RowsOf(x, piece).to(dtype),
+                   RowsOf(grad_pre, piece));
+      }
       add_bias(grad_up_bias, grad_pre, piece);
       add_bias(grad_down_bias, grad, piece);
-    });
+    };
+    // A group's sums over its rows are made in row order, by one thread; best while the rows are in
+    // its cache.
+    if (GroupsFinishTogether(rows_per_group)) {
+      ForEachPieceOfGroups(rows_per_group, kRowsPerPass, [&](const Piece& piece) {
+        make_rows(piece);
+        add_to_sums(piece);
+      });
+    } else {
+      ForEachPiece(PiecesOf(rows_per_group, kRowsPerPiece), make_rows);
+      ForEachPiece(PiecesOf(rows_per_group, x.size(0)), add_to_sums);
+    }
     return {grad_x, grad_up.ToReturn(), grad_up_bias, grad_down.ToReturn(), grad_down_bias, {}, {},
             {}};
   }

@@ -33,6 +33,25 @@ constexpr int kMostVectors = 4;
 template <int kVectors>
 constexpr int kMostRows = kVectors == kMostVectors ? 6 : 8;
 
+constexpr int64_t kLineBytes = 64;
+
+// What is still to be fetched of what is ahead: a line with every k, or, where the product is too
+// short for that, two, which then go into the second cache alone.
+constexpr int kIntoSecondCache = 2;
+struct Fetch {
+  const char* begin;
+  int64_t bytes;
+  bool two_lines;
+
+  // During a product of these rows, columns and k.
+  Fetch(const Ahead& ahead, int64_t rows, int64_t columns, int64_t k)
+      : begin(ahead.begin), bytes(ahead.bytes) {
+    constexpr int64_t kPanel = kMostVectors * kLanes, kRows = kMostRows<kMostVectors>;
+    const int64_t steps = (rows + kRows - 1) / kRows * ((columns + kPanel - 1) / kPanel) * k;
+    two_lines = bytes > steps * kLineBytes;
+  }
+};
+
 // Two bfloat16 that are multiplied with two others at once; the first is the lower half.
 using Pair = uint32_t;
 using PairMatrixView = MatrixViewOf<Pair>;
@@ -71,7 +90,7 @@ HYPERMOE_INLINED void Store(Lanes sum, bool add, c10::BFloat16* c) {
 // kRows rows of c from its first kVectors vectors on; a and b of float32 or of pairs.
 template <int kRows, int kVectors, typename C, typename Factor>
 HYPERMOE_INLINED void Tile(const MatrixViewOf<C>& c, const MatrixViewOf<Factor>& a,
-                           const MatrixViewOf<Factor>& b, bool add, Ahead* ahead) {
+                           const MatrixViewOf<Factor>& b, bool add, Fetch* fetch) {
   Lanes sum[kRows][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -82,11 +101,18 @@ HYPERMOE_INLINED void Tile(const MatrixViewOf<C>& c, const MatrixViewOf<Factor>&
       sum[r][v] = Lanes{};
     }
   }
-  // A cache line of what is ahead with every k; where nothing is, one that is here already.
-  const float* fetched = ahead->count > 0 ? ahead->begin : reinterpret_cast<float*>(c.data);
-  const int64_t fetched_step = ahead->count > 0 ? kLanes : 0;
+  // One or two lines of what is ahead with every k; where nothing is, one that is here already.
+  const char* fetched = fetch->bytes > 0 ? fetch->begin : reinterpret_cast<const char*>(c.data);
+  const bool two = fetch->bytes > 0 && fetch->two_lines;
+  const int64_t line = fetch->bytes > 0 ? kLineBytes : 0, step = two ? 2 * line : line;
   for (int64_t k = 0; k < a.columns; ++k) {
-    __builtin_prefetch(fetched + k * fetched_step);
+    if (two) {
+      __builtin_prefetch(fetched, /*rw=*/0, kIntoSecondCache);
+      __builtin_prefetch(fetched + line, /*rw=*/0, kIntoSecondCache);
+    } else {
+      __builtin_prefetch(fetched);
+    }
+    fetched += step;
     const Factor* a_k = a.data + k * a.column_step;
     Factor* b_k = b.data + k * b.row_step;
 #pragma GCC unroll 8
@@ -104,32 +130,32 @@ HYPERMOE_INLINED void Tile(const MatrixViewOf<C>& c, const MatrixViewOf<Factor>&
       Store(sum[r][v], add, c.data + r * c.row_step + v * kLanes);
     }
   }
-  ahead->begin += a.columns * fetched_step;
-  ahead->count -= a.columns * fetched_step;
+  fetch->begin += a.columns * step;
+  fetch->bytes -= a.columns * step;
 }
 
 // The last rows of c, at most kRows.
 template <int kRows, int kVectors, typename C, typename Factor>
 HYPERMOE_INLINED void LastRows(const MatrixViewOf<C>& c, const MatrixViewOf<Factor>& a,
-                               const MatrixViewOf<Factor>& b, bool add, Ahead* ahead) {
+                               const MatrixViewOf<Factor>& b, bool add, Fetch* fetch) {
   if (c.rows == kRows) {
-    Tile<kRows, kVectors>(c, a, b, add, ahead);
+    Tile<kRows, kVectors>(c, a, b, add, fetch);
   } else if constexpr (kRows > 1) {
-    LastRows<kRows - 1, kVectors>(c, a, b, add, ahead);
+    LastRows<kRows - 1, kVectors>(c, a, b, add, fetch);
   }
 }
 
 // All rows of c; its first kVectors vectors.
 template <int kVectors, typename C, typename Factor>
 HYPERMOE_AVX512 void Columns(MatrixViewOf<C> c, MatrixViewOf<Factor> a,
-                             const MatrixViewOf<Factor>& b, bool add, Ahead* ahead) {
+                             const MatrixViewOf<Factor>& b, bool add, Fetch* fetch) {
   constexpr int kRows = kMostRows<kVectors>;
   while (c.rows > kRows) {
-    Tile<kRows, kVectors>(c, a, b, add, ahead);
+    Tile<kRows, kVectors>(c, a, b, add, fetch);
     c = c.Block(kRows, 0, c.rows - kRows, c.columns);
     a = a.Block(kRows, 0, a.rows - kRows, a.columns);
   }
-  LastRows<kRows, kVectors>(c, a, b, add, ahead);
+  LastRows<kRows, kVectors>(c, a, b, add, fetch);
 }
 
 // The widest panel of columns that is worked on at once, of so many that are left.
@@ -141,10 +167,10 @@ int64_t PanelWidth(int64_t left) {
 // All of c, which is one panel wide.
 template <typename C, typename Factor>
 void Panel(const MatrixViewOf<C>& c, const MatrixViewOf<Factor>& a, const MatrixViewOf<Factor>& b,
-           bool add, Ahead* ahead) {
+           bool add, Fetch* fetch) {
   (c.columns == 4 * kLanes   ? Columns<4, C, Factor>
    : c.columns == 2 * kLanes ? Columns<2, C, Factor>
-                             : Columns<1, C, Factor>)(c, a, b, add, ahead);
+                             : Columns<1, C, Factor>)(c, a, b, add, fetch);
 }
 
 // to[j, i] = from[i, j] for 16 x 16 elements: four times, the rows of both halves are dealt into
@@ -216,13 +242,13 @@ HYPERMOE_AVX512 PairMatrixView PairUp(const Bf16MatrixView& rows, std::vector<Pa
 }
 
 template <typename C>
-void Bf16Gemm(const MatrixViewOf<C>& c, const Bf16MatrixView& a, const Bf16MatrixView& b,
-              bool add) {
+void Bf16Gemm(const MatrixViewOf<C>& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add,
+              Ahead ahead) {
   // Rows of a transposed a that are paired up at once, so that they are in the first cache for all
   // of the panel.
   constexpr int64_t kPairedRows = 96;
   static thread_local std::vector<Pair> a_memory, b_memory;
-  Ahead nothing;
+  Fetch fetch(ahead, c.rows, c.columns, a.columns / 2);
   const int64_t most_rows = HasPairs(a) ? c.rows : kPairedRows;
   int64_t paired_panel = -1;
   PairMatrixView b_n;
@@ -239,7 +265,7 @@ void Bf16Gemm(const MatrixViewOf<C>& c, const Bf16MatrixView& a, const Bf16Matri
                                  : Untransposed(PairsOf(panel.Transposed()).Transposed());
         paired_panel = n;
       }
-      Panel(c.Block(m, n, rows, width), a_m, b_n, add, &nothing);
+      Panel(c.Block(m, n, rows, width), a_m, b_n, add, &fetch);
     }
   }
 }
@@ -261,11 +287,12 @@ bool FitsSmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b
 
 void SmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b, bool add,
                Ahead ahead) {
+  Fetch fetch(ahead, c.rows, c.columns, a.columns);
   for (int64_t n = 0, width = 0; n < c.columns; n += width) {
     width = PanelWidth(c.columns - n);
     MatrixView b_n = b.Block(0, n, b.rows, width);
     if (b.column_step != 1) b_n = Untransposed(b_n);
-    Panel(c.Block(0, n, c.rows, width), a, b_n, add, &ahead);
+    Panel(c.Block(0, n, c.rows, width), a, b_n, add, &fetch);
   }
 }
 
@@ -278,23 +305,24 @@ bool FitsSmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16M
   return FitsBf16Gemm(c, a, b);
 }
 
-void SmallGemm(const MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add) {
-  Bf16Gemm(c, a, b, add);
+void SmallGemm(const MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add,
+               Ahead ahead) {
+  Bf16Gemm(c, a, b, add, ahead);
 }
-void SmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b,
-               bool add) {
-  Bf16Gemm(c, a, b, add);
+void SmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add,
+               Ahead ahead) {
+  Bf16Gemm(c, a, b, add, ahead);
 }
 
 namespace {
 
-template <typename C, typename Factor, typename... More>
+template <typename C, typename Factor>
 bool TrySmallGemmOf(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, bool add,
-                    More... more) {
+                    Ahead ahead) {
   const auto c_view = MatrixViewOf<C>::Of(c);
   const auto a_view = MatrixViewOf<Factor>::Of(a), b_view = MatrixViewOf<Factor>::Of(b);
   if (!FitsSmallGemm(c_view, a_view, b_view)) return false;
-  SmallGemm(c_view, a_view, b_view, add, more...);
+  SmallGemm(c_view, a_view, b_view, add, ahead);
   return true;
 }
 
@@ -306,9 +334,9 @@ bool TrySmallGemm(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b,
   if (factors == at::kFloat && sums == at::kFloat)
     return TrySmallGemmOf<float, float>(c, a, b, add, ahead);
   if (factors == at::kBFloat16 && sums == at::kFloat)
-    return TrySmallGemmOf<float, c10::BFloat16>(c, a, b, add);
+    return TrySmallGemmOf<float, c10::BFloat16>(c, a, b, add, ahead);
   if (factors == at::kBFloat16 && sums == at::kBFloat16)
-    return TrySmallGemmOf<c10::BFloat16, c10::BFloat16>(c, a, b, add);
+    return TrySmallGemmOf<c10::BFloat16, c10::BFloat16>(c, a, b, add, ahead);
   return false;
 }
 

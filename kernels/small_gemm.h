@@ -43,8 +43,14 @@ bool FitsSmallGemm(const MatrixView& c, const MatrixView& a, const MatrixView& b
 
 // Memory that is needed after a product: it is fetched meanwhile.
 struct Ahead {
-  const float* begin = nullptr;
-  int64_t count = 0;
+  const char* begin = nullptr;
+  int64_t bytes = 0;
+
+  // Of a tensor without gaps; of others nothing.
+  static Ahead Of(const at::Tensor& next) {
+    if (!next.defined() || !next.is_contiguous()) return {};
+    return {static_cast<const char*>(next.const_data_ptr()), static_cast<int64_t>(next.nbytes())};
+  }
 };
 
 // c [M,N] = a [M,K] b [K,N], or += with `add`; they fit, and c overlaps neither a nor b. An
@@ -62,8 +68,10 @@ bool FitsSmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16M
 
 // An element is summed in float32, two products at a time, in the order of k; subnormal factors and
 // sums count as zero. A bfloat16 c is rounded once, to nearest even.
-void SmallGemm(const MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add);
-void SmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add);
+void SmallGemm(const MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add,
+               Ahead ahead = {});
+void SmallGemm(const Bf16MatrixView& c, const Bf16MatrixView& a, const Bf16MatrixView& b, bool add,
+               Ahead ahead = {});
 
 // c = a b, or += with `add`, of matrices whose dtypes one of the above takes; false, and nothing
 // done, if none does or the product does not fit.

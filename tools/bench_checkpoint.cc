@@ -34,6 +34,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "launch/commands.h"
+#include "parallel/adamw.h"
 #include "parallel/gradient_bucket.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint.h"

@@ -34,7 +34,7 @@ namespace {
 
 // Small networks are worked on side by side if there are groups for all threads, otherwise one
 // after the other.
-constexpr int kSideBySide = 1, kInTurn = 8;
+constexpr int kSideBySide = 1, kInTurn = 9;
 
 // Of rows whose tokens have uneven ids.
 InnerDropout Dropout(double probability, int64_t rows) {
@@ -130,23 +130,25 @@ INSTANTIATE_TEST_SUITE_P(
 struct Widths {
   int64_t outer, inner;
 };
-std::vector<at::Tensor> RunLarge(int threads, Widths widths, at::ScalarType weights,
-                                 at::ScalarType activations, double dropout = 0) {
+std::vector<at::Tensor> RunLarge(int threads, const std::vector<int64_t>& rows, Widths widths,
+                                 at::ScalarType weights, at::ScalarType activations,
+                                 double dropout = 0) {
   const auto [d, f] = widths;
-  const std::vector<int64_t> rows = {300, 0, 600, 20};
+  const auto groups = static_cast<int64_t>(rows.size());
+  const int64_t total = std::accumulate(rows.begin(), rows.end(), int64_t{0});
   const ThreadsScope scope(threads);
   std::vector<at::Tensor> leaves;
-  for (const auto& [shape, name] : {std::pair(std::vector<int64_t>{4, d, f}, "up"),
-                                    {{4, f}, "up bias"},
-                                    {{4, f, d}, "down"},
-                                    {{4, d}, "down bias"}}) {
+  for (const auto& [shape, name] : {std::pair(std::vector<int64_t>{groups, d, f}, "up"),
+                                    {{groups, f}, "up bias"},
+                                    {{groups, f, d}, "down"},
+                                    {{groups, d}, "down bias"}}) {
     leaves.push_back(Leaf(shape, name, weights));
     if (shape.size() == 3) leaves.back().mutable_grad() = at::ones_like(leaves.back().detach());
   }
-  leaves.push_back(Leaf({920, d}, "x", activations));
+  leaves.push_back(Leaf({total, d}, "x", activations));
   const at::Tensor y = GroupedFfn(leaves[4], rows, {leaves[0], leaves[1], leaves[2], leaves[3]},
-                                  Activation::kGeluTanh, Dropout(dropout, 920));
-  y.backward(Random({920, d}, "grad", activations));
+                                  Activation::kGeluTanh, Dropout(dropout, total));
+  y.backward(Random({total, d}, "grad", activations));
   std::vector<at::Tensor> results = {y.detach()};
   for (const at::Tensor& leaf : leaves) results.push_back(leaf.grad());
   return results;
@@ -154,15 +156,22 @@ std::vector<at::Tensor> RunLarge(int threads, Widths widths, at::ScalarType weig
 
 // Sizes that kernels/small_gemm.h multiplies in float32, and others, which LibTorch does.
 constexpr Widths kSmallGemm = {32, 48}, kLibrary = {24, 40};
+// Groups of which one is larger than a thread's share, and some that up to three threads take whole
+// in backward.
+const std::vector<int64_t> kUneven = {300, 0, 600, 20},
+                           kEven = {200, 190, 0, 180, 200, 1, 160, 200, 129};
 
-TEST(SmallFfnTest, EqualsGroupsInTurn) {
+class SmallFfnTest : public testing::TestWithParam<std::vector<int64_t>> {};
+INSTANTIATE_TEST_SUITE_P(Groups, SmallFfnTest, testing::Values(kUneven, kEven));
+
+TEST_P(SmallFfnTest, EqualsGroupsInTurn) {
   for (const auto& [weights, activations, tolerance] : {std::tuple(at::kDouble, at::kDouble, 1e-13),
                                                         {at::kFloat, at::kFloat, 1e-5},
                                                         {at::kFloat, at::kBFloat16, 2e-2}}) {
     for (const auto& [widths, dropout] :
          {std::pair(kSmallGemm, 0.0), {kLibrary, 0.0}, {kSmallGemm, 0.3}, {kLibrary, 0.3}}) {
-      const auto expected = RunLarge(kInTurn, widths, weights, activations, dropout),
-                 actual = RunLarge(kSideBySide, widths, weights, activations, dropout);
+      const auto expected = RunLarge(kInTurn, GetParam(), widths, weights, activations, dropout),
+                 actual = RunLarge(kSideBySide, GetParam(), widths, weights, activations, dropout);
       for (size_t i = 0; i < expected.size(); ++i) {
         EXPECT_EQ(actual[i].scalar_type(), expected[i].scalar_type());
         EXPECT_LE(RelativeError(actual[i], expected[i]), tolerance) << widths.outer << ", " << i;
@@ -172,12 +181,12 @@ TEST(SmallFfnTest, EqualsGroupsInTurn) {
 }
 
 // Whichever thread takes which piece.
-TEST(SmallFfnTest, SameBitsEveryTime) {
+TEST_P(SmallFfnTest, SameBitsEveryTime) {
   for (const auto activations : {at::kFloat, at::kBFloat16}) {
     for (const Widths widths : {kSmallGemm, kLibrary}) {
-      const auto first = RunLarge(3, widths, at::kFloat, activations);
+      const auto first = RunLarge(3, GetParam(), widths, at::kFloat, activations);
       for (int repetition = 0; repetition < 10; ++repetition) {
-        const auto again = RunLarge(3, widths, at::kFloat, activations);
+        const auto again = RunLarge(3, GetParam(), widths, at::kFloat, activations);
         for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(again[i].equal(first[i])) << i;
       }
     }
