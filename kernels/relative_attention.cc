@@ -57,7 +57,15 @@ at::Tensor MaskOf(const AttentionBias& bias, int64_t queries, int64_t keys,
       .masked_fill_(masked, MaskedScore(c10::typeMetaToScalarType(options.dtype())));
 }
 
-// The probabilities written out, where dropout must act on them or the bias has a gradient.
+// The fused kernel's backward forgets how many keys a row of masked keys alone has: the logarithm
+// of their number is lost in the sum that it keeps. Nor has the bias a gradient there.
+bool NeedsGradient(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const at::Tensor& v_BHLC,
+                   const at::Tensor& bias_HSL) {
+  return at::GradMode::is_enabled() &&
+         (q_BHSC.requires_grad() || k_BHLC.requires_grad() || v_BHLC.requires_grad() ||
+          (bias_HSL.defined() && bias_HSL.requires_grad()));
+}
+
 at::Tensor WrittenOut(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const at::Tensor& v_BHLC,
                       const at::Tensor& bias_HSL, const at::Tensor& mask,
                       const AttentionDropout& dropout) {
@@ -115,10 +123,10 @@ at::Tensor RelativeAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
   const at::Tensor mask = MaskOf(bias, q_BHSC.size(2), k_BHLC.size(2), options);
   const bool has_bias = bias.bias_HSL.defined();
   const at::Tensor bias_HSL = has_bias ? bias.bias_HSL.to(q_BHSC.scalar_type()) : at::Tensor();
-  const bool learns_bias = has_bias && bias_HSL.requires_grad() && at::GradMode::is_enabled();
   // The fused kernel does not take a batch of 0 rows; without rows the written-out form costs
   // nothing.
-  if (dropout.probability > 0 || learns_bias || q_BHSC.size(0) == 0)
+  if (dropout.probability > 0 || q_BHSC.size(0) == 0 ||
+      NeedsGradient(q_BHSC, k_BHLC, v_BHLC, bias_HSL))
     return WrittenOut(q_BHSC, k_BHLC, v_BHLC, bias_HSL, mask, dropout);
   at::Tensor added = mask;
   if (has_bias) {

@@ -32,8 +32,8 @@ struct AttentionBias {
 // least float32. Keys that are masked (not allowed, or in the future) have no influence, except in
 // rows where all keys are masked: those take the mean of v over all L keys. B may be 0.
 // float32, float64 or bfloat16. Differentiable in q, k, v and the bias, whose gradient is summed
-// over the rows of the batch, in the same order every time. Without dropout, and without a bias
-// that requires grad, LibTorch's fused kernel, which keeps no probabilities.
+// over the rows of the batch, in the same order every time. Where neither dropout acts nor anything
+// needs a gradient, LibTorch's fused kernel; otherwise the probabilities are written out.
 at::Tensor RelativeAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
                              const at::Tensor& v_BHLC, const AttentionBias& bias,
                              const AttentionDropout& dropout);

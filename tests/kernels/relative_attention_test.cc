@@ -189,7 +189,7 @@ TEST_P(RelativeAttentionTest, EqualsTheDefinitionWithItsGradients) {
   ASSERT_EQ(y.sizes(), expected.sizes());
   EXPECT_LE(RelativeError(y.detach(), expected.detach()), tolerance);
   {
-    const at::NoGradGuard no_grad;  // the bias needs no gradient then
+    const at::NoGradGuard no_grad;  // the fused kernel
     EXPECT_LE(RelativeError(Attend(Given(), in), expected), tolerance);
   }
   const at::Tensor grad = place.Put(Random(y.sizes(), "grad"));
