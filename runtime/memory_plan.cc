@@ -369,13 +369,11 @@ int64_t Planner::CompiledKernels() const {
 MemoryPlan Planner::Plan() const {
   MemoryPlan plan;
   AddStatic(&plan);
-  plan.program = kProgramBytes + CompiledKernels() * kKernelBytes;
-  plan.without_activations = HasEncoder(model_);
-  if (plan.without_activations) return plan;
   const Peak peak = LargestPeak();
   plan.activations = peak.activations;
   plan.workspace = peak.workspace;
   plan.allocator = static_cast<int64_t>(kAllocatorShare * static_cast<double>(peak.sum()));
+  plan.program = kProgramBytes + CompiledKernels() * kKernelBytes;
   return plan;
 }
 
@@ -407,11 +405,7 @@ std::string DescribeMemory(const MemoryPlan& plan) {
   for (const auto& [name, bytes] : parts) {
     if (bytes > 0) texts.push_back(absl::StrCat(name, " ", FormatBytes(bytes)));
   }
-  return absl::StrCat(FormatBytes(plan.total()),
-                      plan.without_activations ? " and activations, which are not computed for "
-                                                 "encoder-decoder models"
-                                               : "",
-                      ": ", absl::StrJoin(texts, ", "),
+  return absl::StrCat(FormatBytes(plan.total()), ": ", absl::StrJoin(texts, ", "),
                       plan.host_snapshot == 0
                           ? ""
                           : absl::StrCat("; of the host's: snapshot for checkpoints ",

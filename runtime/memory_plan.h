@@ -29,9 +29,6 @@ struct MemoryPlan {
     return parameters + gradients + moments + hyper_experts + activations + workspace +
            communication + allocator + snapshot + program;
   }
-  // Encoder-decoder models: activations and workspace, and what the allocator loses on them, are
-  // not computed and 0.
-  bool without_activations = false;
   // With mesh.device cuda, the snapshot's bytes of the host's memory, page-locked; not in total().
   int64_t host_snapshot = 0;
 };

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "runtime/config_loader.h"
-#include "runtime/model_cost.h"
 
 namespace hypermoe {
 namespace {
@@ -285,16 +284,6 @@ TEST(PlanMemoryTest, IsSaidInOneLine) {
   plan.program = 800 << 10;
   EXPECT_EQ(DescribeMemory(plan),
             "1.79 GiB: parameters 300 MiB, moments 1.50 GiB, program 800 KiB");
-}
-
-TEST(PlanMemoryTest, OfEncoderDecoderModelsSaysWhatItLeavesOut) {
-  const RunConfig config =
-      Config({"model.family=switch_transformers", "model.num_decoder_layers=3", "model.kind=moe"});
-  const MemoryPlan plan = PlanMemory(config, 1, 1);
-  EXPECT_EQ(plan.parameters, 4 * CountParameters(config).total());
-  EXPECT_EQ(plan.activations + plan.workspace, 0);
-  EXPECT_NE(DescribeMemory(plan).find("and activations, which are not computed"),
-            std::string::npos);
 }
 
 }  // namespace
