@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -58,7 +59,10 @@ struct TestModel {
     for (const Parameter& parameter : model->parameters()) {
       for (const NamedTensor& view : GlobalViews(parameter, parameter.value)) {
         const bool router = view.name.find(".router.") != std::string::npos;
-        FillNormal(view.tensor, RandomKey{13, 0}.Derive(view.name), router ? 1.0 : 0.25);
+        // A view may be transposed, and is filled in the order of its name's axes.
+        const at::Tensor values = at::empty(view.tensor.sizes(), view.tensor.options());
+        FillNormal(values, RandomKey{13, 0}.Derive(view.name), router ? 1.0 : 0.25);
+        view.tensor.copy_(values);
       }
     }
     model->ParametersChanged();

@@ -1,6 +1,7 @@
 #include "tests/support/tiny_training.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <limits>
@@ -127,7 +128,10 @@ void Randomize(Trainer& trainer) {
       for (const NamedTensor& view : GlobalViews(*parameter, parameter->value)) {
         const bool router = view.name.find("w_gate") != std::string::npos ||
                             view.name.find("classifier") != std::string::npos;
-        FillNormal(view.tensor, RandomKey{13, 0}.Derive(view.name), router ? 1.0 : 0.25);
+        // A view may be transposed, and is filled in the order of its name's axes.
+        const at::Tensor values = at::empty(view.tensor.sizes(), view.tensor.options());
+        FillNormal(values, RandomKey{13, 0}.Derive(view.name), router ? 1.0 : 0.25);
+        view.tensor.copy_(values);
       }
     }
   }
