@@ -175,8 +175,8 @@ TEST(MalformedModelFolderTest, ConfigurationsThatAreNotSupported) {
   const ExitCode config = ExitCode::kConfig;
   ExpectRefused(
       {
-          ConfigPatch("another family", {{"model_type", "llama"}},
-                      {"llama", "not supported by this version"}, config),
+          ConfigPatch("another family", {{"model_type", "mt5"}},
+                      {"mt5", "not supported by this version"}, config),
           ConfigPatch("a head of its own", {{"tie_word_embeddings", false}},
                       {"'tie_word_embeddings' is false", "only true"}, config),
           ConfigPatch("unscaled attention", {{"scale_attn_weights", false}},
