@@ -169,7 +169,7 @@ class Search {
   absl::Status Advance(const at::Tensor& logits_NV);
 
  private:
-  int64_t length_;  // of every running beam
+  int64_t length_;  // of every running beam, here or on another rank
   std::vector<RowSearch> rows_;
   std::vector<int64_t> parents_;
 };
@@ -179,8 +179,8 @@ absl::Status Search::Advance(const at::Tensor& logits_NV) {
   const int64_t vocab = log_probs_NV.size(1);
   double* log_probs = log_probs_NV.mutable_data_ptr<double>();
   int64_t first = 0;  // beam of the row
-  const int64_t length = length_++;
   parents_.clear();
+  ++length_;
   for (size_t row = 0; row < rows_.size(); ++row) {
     const auto beams = static_cast<int64_t>(rows_[row].running().size());
     for (int64_t beam = 0; beam < beams; ++beam) {
@@ -189,7 +189,7 @@ absl::Status Search::Advance(const at::Tensor& logits_NV) {
       for (RowSearch& stopped : rows_) stopped.Stop();
       parents_.clear();
       return InternalError(absl::StrCat(
-          "decoding: after ", length, " ids of row ", row,
+          "decoding: after ", length_ - 1, " ids of row ", row,
           " the model's logits are not numbers: look for values that are not finite in its "
           "parameters, or give --set runtime.dtype=float32 if it computes in bfloat16"));
     }

@@ -260,7 +260,7 @@ def model_folder_cases(folder, source):
     with open(path("escaping_model", "model.safetensors.index.json"), "w") as file:
         json.dump({"weight_map": {"wte.weight": "../outside.safetensors"}}, file)
     replace("nan_model", '"resid_pdrop": 0.0', '"resid_pdrop": NaN')
-    replace("foreign_model", '"hypermoe_gpt2"', '"switch_transformers"')
+    replace("foreign_model", '"hypermoe_gpt2"', '"llama"')
 
     # That ranks fail alike is the same for all of one command: one of them at 2 ranks is enough.
     def import_from(name, code, names, model, *more, ranks=(1,)):
@@ -279,7 +279,7 @@ def model_folder_cases(folder, source):
         import_from("an index that leads out of its folder", BAD_DATA, [r"\.\./outside", "plain name"],
                     "escaping_model"),
         import_from("NaN in a configuration", BAD_DATA, [r"nan_model/config\.json", "JSON"], "nan_model"),
-        import_from("another family", CONFIG, ["switch_transformers", "not supported"], "foreign_model"),
+        import_from("another family", CONFIG, ["llama", "not supported"], "foreign_model"),
         import_from("import with a change that does not fit", BAD_DATA, [r"'h\.2\."], "model",
                     "--set", "model.num_layers=3"),
         import_from("import with an unknown field", CONFIG, [r"model\.num_layrs", "num_layers"], "model",
