@@ -125,7 +125,7 @@ at::Tensor RelativeAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
   const at::Tensor bias_HSL = has_bias ? bias.bias_HSL.to(q_BHSC.scalar_type()) : at::Tensor();
   // The fused kernel does not take a batch of 0 rows; without rows the written-out form costs
   // nothing.
-  if (dropout.probability > 0 || q_BHSC.size(0) == 0 ||
+  if (bias.written_out || dropout.probability > 0 || q_BHSC.size(0) == 0 ||
       NeedsGradient(q_BHSC, k_BHLC, v_BHLC, bias_HSL))
     return WrittenOut(q_BHSC, k_BHLC, v_BHLC, bias_HSL, mask, dropout);
   at::Tensor added = mask;
@@ -133,6 +133,9 @@ at::Tensor RelativeAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
     added = bias_HSL.detach().unsqueeze(0);
     if (mask.defined()) added = added.add(mask);
   }
+  // On the CPU the fused kernel of LibTorch 2.11 takes keys to lie one after the other, whatever
+  // the strides say.
+  if (added.defined()) added = added.contiguous();
   return at::scaled_dot_product_attention(q_BHSC, k_BHLC, v_BHLC, OptionalTensor(added), 0.0,
                                           /*is_causal=*/false, /*scale=*/1.0);
 }

@@ -73,7 +73,9 @@ at::Tensor SwitchStack::BiasOf(const SwitchPass& pass) const {
   const at::Tensor buckets_SL = RelativePositionBuckets(
       pass.positions, past + pass.positions, past, /*bidirectional=*/!decoder,
       config_.relative_buckets(), config_.relative_max_distance());
-  return EmbeddingRows(relative_bias_, buckets_SL.to(relative_bias_.device())).permute({2, 0, 1});
+  return EmbeddingRows(relative_bias_, buckets_SL.to(relative_bias_.device()))
+      .permute({2, 0, 1})
+      .contiguous();  // once for all blocks
 }
 
 at::Tensor SwitchStack::Dropout(const at::Tensor& x_TD, const char* what,

@@ -43,6 +43,12 @@ struct Inputs {
 absl::StatusOr<Inputs> ReadInputs(const std::string& path, const RunConfig& config) {
   Inputs inputs;
   ASSIGN_OR_RETURN(inputs.tokenizer, TokenizerOf(config));
+  if (inputs.tokenizer->end_of_text() != config.model().end_id()) {
+    return ConfigError(absl::StrCat(
+        "the model ends texts with id ", config.model().end_id(), ", but its tokenizer ",
+        config.data().tokenizer(), " with id ", inputs.tokenizer->end_of_text(),
+        ": it was trained with another one; put its spiece.model into the model folder"));
+  }
   ASSIGN_OR_RETURN(inputs.texts, ReadTexts(path));
   for (const std::string& text : inputs.texts) {
     std::vector<int32_t> ids;

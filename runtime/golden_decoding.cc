@@ -1,6 +1,7 @@
 #include "runtime/golden_decoding.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 
 #include <algorithm>
@@ -25,8 +26,18 @@ BeamSearchOptions SearchOf(const GoldenDecoding& decoding, const ModelConfig& co
   search.no_repeat_ngram = decoding.no_repeat_ngram;
   search.min_length = decoding.min_length;
   search.max_length = decoding.max_length;
+  search.early_stopping = decoding.early_stopping;
   search.end_id = config.end_id();
   return search;
+}
+
+// Of the rows of all ranks, the ids of the longest; collective.
+int64_t LongestOf(const std::vector<DecodedRow>& rows, Communicator& world) {
+  int64_t longest = 0;
+  for (const DecodedRow& row : rows)
+    longest = std::max(longest, static_cast<int64_t>(row.ids.size()));
+  world.AllReduceMax(at::from_blob(&longest, {1}, at::kLong));
+  return longest;
 }
 
 }  // namespace
@@ -42,8 +53,9 @@ at::Tensor DecodeAsGolden(LanguageModel& model, const ModelConfig& config,
   ModelLogits logits(model, rows, encoder, decoding.cached);
   const auto decoded = BeamSearch(search, prompts, std::ref(logits), world);
   const int64_t left_out = encoder ? 0 : decoding.prompt_length;
-  const int64_t length = search.max_length - left_out;
-  if (!decoded.ok()) return at::full({count, length}, -1, at::kLong);
+  if (!decoded.ok()) return at::full({count, decoding.width}, -1, at::kLong);
+  const int64_t length =
+      encoder ? std::max(decoding.width, LongestOf(*decoded, world)) : search.max_length - left_out;
   at::Tensor ids_BM = at::full({count, length}, config.pad_id(), at::kLong);
   int64_t* out = ids_BM.mutable_data_ptr<int64_t>();
   for (const DecodedRow& row : *decoded) {

@@ -18,6 +18,7 @@
 namespace hypermoe {
 namespace {
 
+constexpr int64_t kMaxBeams = 10000, kMaxDecoded = 65536;
 constexpr char kGradient[] = "grad.";
 constexpr char kIds[] = "input_ids", kLabels[] = "labels", kMask[] = "attention_mask";
 
@@ -121,13 +122,23 @@ bool ReadSetting(const nlohmann::json& json, const char* key, bool required, T* 
   return true;
 }
 
+bool ReadEarlyStopping(const nlohmann::json& json, EarlyStopping* value) {
+  const nlohmann::json early = json.value("early_stopping", nlohmann::json(false));
+  if (early == "never") {
+    *value = EarlyStopping::kNever;
+    return true;
+  }
+  if (early.is_boolean()) *value = early.get<bool>() ? EarlyStopping::kYes : EarlyStopping::kNo;
+  return early.is_boolean();
+}
+
 bool ParseDecoding(const std::string& text, bool encoder, GoldenDecoding* decoding) {
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return false;
   for (const auto& [key, value] : json.items()) {
     if (!SettingsOf(encoder).contains(key)) return false;
   }
-  bool sample = false, early = false;
+  bool sample = false;
   const bool common = ReadSetting(json, "do_sample", false, &sample) && !sample &&
                       ReadSetting(json, "num_beams", false, &decoding->beams) &&
                       ReadSetting(json, "use_cache", false, &decoding->cached);
@@ -136,23 +147,26 @@ bool ParseDecoding(const std::string& text, bool encoder, GoldenDecoding* decodi
            ReadSetting(json, "max_new_tokens", true, &decoding->new_tokens) &&
            ReadSetting(json, "prompt_length", true, &decoding->prompt_length);
   }
-  return common && ReadSetting(json, "max_length", true, &decoding->max_length) &&
+  return common && ReadEarlyStopping(json, &decoding->early_stopping) &&
+         ReadSetting(json, "max_length", true, &decoding->max_length) &&
          ReadSetting(json, "min_length", false, &decoding->min_length) &&
          ReadSetting(json, "length_penalty", false, &decoding->length_penalty) &&
-         ReadSetting(json, "no_repeat_ngram_size", false, &decoding->no_repeat_ngram) &&
-         ReadSetting(json, "early_stopping", false, &early) && !early;
+         ReadSetting(json, "no_repeat_ngram_size", false, &decoding->no_repeat_ngram);
 }
 
 // That the lengths of a decoding are possible.
 absl::Status CheckLengths(const GoldenFile& golden, const ModelConfig& model,
                           const GoldenDecoding& decoding) {
   if (HasEncoder(model)) {
-    if (decoding.beams >= 1 && decoding.max_length >= 2 && decoding.min_length >= 0 &&
-        decoding.no_repeat_ngram >= 0)
+    if (decoding.beams >= 1 && decoding.beams <= kMaxBeams && decoding.max_length >= 2 &&
+        decoding.max_length <= kMaxDecoded && decoding.min_length >= 0 &&
+        decoding.no_repeat_ngram >= 0 && decoding.width <= decoding.max_length)
       return absl::OkStatus();
-    return Bad(golden.path, absl::StrCat(decoding.entry,
-                                         " has a number of beams below 1, a "
-                                         "max_length below 2, or another number below 0"));
+    return Bad(golden.path,
+               absl::StrCat(decoding.entry, " is ", decoding.width, " ids wide, with ",
+                            decoding.beams, " beams and max_length ", decoding.max_length,
+                            ": expected 1 to ", kMaxBeams, " beams, a max_length from 2 to ",
+                            kMaxDecoded, ", a row no wider, and no number below 0"));
   }
   // The last token is never an input.
   const int64_t prompt = decoding.prompt_length, added = decoding.new_tokens;
@@ -180,11 +194,18 @@ absl::Status AddDecoding(const SafetensorsFile& file, const ModelConfig& model,
             settings == file.metadata().end() ? "" : Printable(settings->second), "': expected ",
             HasEncoder(model)
                 ? "a JSON object with max_length and at most do_sample: false, num_beams, "
-                  "min_length, length_penalty, no_repeat_ngram_size, early_stopping: false, "
+                  "min_length, length_penalty, no_repeat_ngram_size, early_stopping: false, true "
+                  "or \"never\", "
                   "use_cache"
                 : "a JSON object with max_new_tokens, prompt_length and at most do_sample: false, "
                   "num_beams: 1, use_cache"));
   }
+  const at::Tensor& ids = golden->entries.at(entry);
+  if (ids.dim() != 2 || ids.scalar_type() != at::kLong) {
+    return Bad(golden->path, absl::StrCat(entry, " is ", SafetensorsDtype(ids.scalar_type()), " ",
+                                          ShapeText(ids.sizes()), ": expected I64 [rows, ids]"));
+  }
+  decoding.width = ids.size(1);
   RETURN_IF_ERROR(CheckLengths(*golden, model, decoding));
   golden->decodings.push_back(decoding);
   return absl::OkStatus();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "configs/run.pb.h"
+#include "runtime/beam_search.h"
 #include "runtime/status.h"
 
 namespace hypermoe {
@@ -28,7 +29,9 @@ struct GoldenDecoding {
   int64_t beams = 1;  // 1: greedy
   double length_penalty = 1;
   int64_t no_repeat_ngram = 0;
-  int64_t min_length = 0, max_length = 0;  // the latter is M
+  int64_t min_length = 0, max_length = 0;
+  EarlyStopping early_stopping = EarlyStopping::kNo;
+  int64_t width = 0;  // M; where every row ends before max_length, that of the longest
 };
 
 struct GoldenFile {

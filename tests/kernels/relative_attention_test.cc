@@ -130,7 +130,8 @@ std::vector<at::Tensor> Inputs(const Case& test_case, const at::TensorOptions& o
   std::vector<at::Tensor> in = {Random({kRows, kHeads, test_case.queries, kWidth}, "q"),
                                 Random({kRows, kHeads, kKeys, kWidth}, "k"),
                                 Random({kRows, kHeads, kKeys, kWidth}, "v")};
-  if (test_case.bias) in.push_back(Random({kHeads, test_case.queries, kKeys}, "bias"));
+  if (test_case.bias)
+    in.push_back(Random({test_case.queries, kKeys, kHeads}, "bias").permute({2, 0, 1}));
   for (size_t i = 0; i < in.size(); ++i) {
     in[i] = in[i].to(options).set_requires_grad(i < 3 || test_case.learned);
   }
