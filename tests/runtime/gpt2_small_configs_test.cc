@@ -2,8 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -13,6 +11,7 @@
 #include "runtime/memory_plan.h"
 #include "runtime/model_cost.h"
 #include "runtime/run_length.h"
+#include "tests/support/config_files.h"
 #include "tests/support/tiny_gpt2_vocabulary.h"
 
 namespace hypermoe {
@@ -47,19 +46,9 @@ std::string NumbersOf(const RunConfig& config) {
   return text;
 }
 
-std::vector<std::string> ConfigFiles() {
-  std::vector<std::string> files;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(HYPERMOE_SOURCE_DIR "/configs/gpt2_small")) {
-    files.push_back(entry.path().stem());
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
+std::vector<std::string> ConfigFiles() { return ConfigsIn("gpt2_small"); }
 
-std::string PathOf(const std::string& name) {
-  return HYPERMOE_SOURCE_DIR "/configs/gpt2_small/" + name + ".textproto";
-}
+std::string PathOf(const std::string& name) { return ConfigPath("gpt2_small", name); }
 
 TEST(Gpt2SmallConfigsTest, AreTheOnesExpected) {
   EXPECT_THAT(ConfigFiles(),

@@ -2,8 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -12,6 +10,7 @@
 #include "runtime/model_cost.h"
 #include "runtime/row_format.h"
 #include "runtime/run_length.h"
+#include "tests/support/config_files.h"
 #include "tests/support/tiny_sentencepiece.h"
 
 namespace hypermoe {
@@ -19,19 +18,9 @@ namespace {
 
 using testing::HasSubstr;
 
-std::vector<std::string> ConfigFiles() {
-  std::vector<std::string> files;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(HYPERMOE_SOURCE_DIR "/configs/switch_base")) {
-    files.push_back(entry.path().stem());
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
+std::vector<std::string> ConfigFiles() { return ConfigsIn("switch_base"); }
 
-std::string PathOf(const std::string& name) {
-  return HYPERMOE_SOURCE_DIR "/configs/switch_base/" + name + ".textproto";
-}
+std::string PathOf(const std::string& name) { return ConfigPath("switch_base", name); }
 
 TEST(SwitchBaseConfigsTest, AreTheOnesExpected) {
   EXPECT_THAT(ConfigFiles(), testing::ElementsAre("hyper_16", "hyper_32", "hyper_64", "hyper_8",
