@@ -50,7 +50,9 @@ const Pinned kPinned[] = {
     {"qqp", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n5\t1\t2\tWhy?\tWho?\t0\n",
      "qqp question1: Why? question2: Who?", "not_duplicate", "qqp question1: Why? question2: Who?",
      "0"},
-    {"mnli", "index\tgenre\tsentence1\tsentence2\tlabel1\tgold_label\n3\tmade\tP\tH\tneutral\tcontradiction\n",
+    {"mnli",
+     "index\tgenre\tsentence1\tsentence2\tlabel1\tgold_"
+     "label\n3\tmade\tP\tH\tneutral\tcontradiction\n",
      "mnli hypothesis: H premise: P", "contradiction", "mnli premise: P hypothesis: H", "2"},
     {"mnli", "index\tsentence1\tsentence2\tgold_label\n3\tP\tH\tneutral\n",
      "mnli hypothesis: H premise: P", "neutral", "mnli premise: P hypothesis: H", "1"},
@@ -65,7 +67,8 @@ const Pinned kPinned[] = {
      "rte sentence1: A sentence2: B", "entailment", "rte sentence1: A sentence2: B", "0"},
     {"rte", "index\tsentence1\tsentence2\tlabel\n0\tA\tB\tnot_entailment\n",
      "rte sentence1: A sentence2: B", "not_entailment", "rte sentence1: A sentence2: B", "1"},
-    {"boolq", R"({"question": "is ice cold", "passage": "Ice -- Ice is.", "idx": 4, "label": true})",
+    {"boolq",
+     R"({"question": "is ice cold", "passage": "Ice -- Ice is.", "idx": 4, "label": true})",
      "boolq passage: Ice -- Ice is. question: is ice cold", "True",
      "superglue-boolq question: is ice cold passage: Ice -- Ice is.", "1"},
     {"boolq", R"({"question": "q", "passage": "p", "idx": 4, "label": false})",
@@ -108,11 +111,15 @@ const Pinned kPinned[] = {
          "entities": [{"start": 8, "end": 10}, {"start": 0, "end": 2}, {"start": 8, "end": 10}]},
          "qas": [{"query": "@placeholder ate", "idx": 5, "answers": [
          {"start": 8, "end": 10, "text": "L\u00e9a"}, {"start": 0, "end": 2, "text": "Kim"}]}]})",
-     "record query: @placeholder ate entities: Kim, L\xC3\xA9" "a passage: Kim met L\xC3\xA9" "a. "
+     "record query: @placeholder ate entities: Kim, L\xC3\xA9"
+     "a passage: Kim met L\xC3\xA9"
+     "a. "
      "They ate. A duck",
      "Kim",
-     "superglue-record record query: @placeholder ate entities: Kim, L\xC3\xA9" "a passage: "
-     "Kim met L\xC3\xA9" "a. They ate. A duck",
+     "superglue-record record query: @placeholder ate entities: Kim, L\xC3\xA9"
+     "a passage: "
+     "Kim met L\xC3\xA9"
+     "a. They ate. A duck",
      "Kim"},
     {"xsum", R"({"document": "One.\nTwo.", "summary": "Both.", "id": 12})", "summarize: One.\nTwo.",
      "Both.", "summarize:One.\nTwo.", "Both."},
@@ -127,18 +134,13 @@ const Pinned kPinned[] = {
      "question: A question ? context: Some context . ", "The answer . ",
      "question: A question? context: Some context.", "The answer."},
     {"squad",
-     R"({"data": [{"paragraphs": [{"context": "  \u00c9mile_2,  \"(x)\"", "qas": [
-         {"id": "a", "question": " U.S.", "answers": [{"text": "(x)"}]}]
-}]
-}]
-})",
+     R"j({"data": [{"paragraphs": [{"context": "  \u00c9mile_2,  \"(x)\"", "qas": [
+         {"id": "a", "question": " U.S.", "answers": [{"text": "(x)"}]}]}]}]})j",
      "question: U . S . context: \xC3\x89 mile_2 , \" ( x ) \" ", " ( x ) ",
-     "question: U.S. context: \xC3\x89mile_2,  \"(x)\"", "(x)"
-}
-, {"wikitext", " \n = Head = \n \n A text . \n", "", " \n = Head = \n \n A text . \n",
-   "",         " = Head = \n A text . \n"},
-}
-;
+     "question: U.S. context: \xC3\x89mile_2,  \"(x)\"", "(x)"},
+    {"wikitext", " \n = Head = \n \n A text . \n", "", " \n = Head = \n \n A text . \n", "",
+     " = Head = \n A text . \n"},
+};
 
 TEST(TaskTemplateTest, BothFamiliesOfEveryTask) {
   std::set<std::string> seen;
