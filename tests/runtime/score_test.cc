@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "absl/strings/str_split.h"
 #include "runtime/score_runs.h"
@@ -52,6 +54,20 @@ class ScoreTest : public ::testing::Test {
   TemporaryFolder folder_;
   ScoreOptions options_;
 };
+
+// What PreparedMetrics takes for granted.
+TEST(TaskMetricNamesTest, EveryTasksMetricsAreThereAndOfOneKind) {
+  for (const Task* task : AllTasks()) {
+    std::set<std::string_view> keys;
+    for (const std::string_view name : task->metrics()) {
+      const MetricType* type = FindMetric(name);
+      ASSERT_NE(type, nullptr) << task->name() << name;
+      EXPECT_EQ(type->kind, AnswerKindOf(*task)) << task->name() << name;
+      EXPECT_TRUE(keys.insert(type->key).second) << task->name() << name;
+    }
+    EXPECT_EQ(task->is_text(), AnswerKindOf(*task) == AnswerKind::kLoss) << task->name();
+  }
+}
 
 TEST_F(ScoreTest, InMemoryAsFromFiles) {
   const auto examples = FindTask("sst2")->ReadFile(folder_.Write("sst2", kSst2), DataConfig::t5,
