@@ -16,7 +16,8 @@
 namespace hypermoe {
 
 struct LoadedModel {
-  CheckpointInfo info;  // as in StoredModel
+  CheckpointInfo info;     // as in StoredModel
+  std::string checkpoint;  // likewise
   ProcessMesh mesh;
   std::unique_ptr<LanguageModel> model;
   std::vector<FlatBuffer> buffers;  // of the model's parameters

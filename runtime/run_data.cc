@@ -94,7 +94,8 @@ absl::StatusOr<TaskExamples> ReadExamples(const Task& task, const RunConfig& con
   return read;
 }
 
-// Tokens, and what outputs are compared with.
+}  // namespace
+
 std::string FingerprintOf(const TaskExamples& read) {
   std::string references;
   for (const TaskExample& example : read.examples) {
@@ -107,8 +108,6 @@ std::string FingerprintOf(const TaskExamples& read) {
     absl::StrAppend(&text, DigestText(lists->all_ids()), DigestText(lists->ends()));
   return absl::StrCat(text, DigestText(references.data(), references.size()));
 }
-
-}  // namespace
 
 std::string DescribeCuts(const ExampleTokens& tokens, const ExampleLengths& longest) {
   std::vector<std::string> cuts;
@@ -150,17 +149,16 @@ absl::StatusOr<RunData> OpenTaskData(const Task& task, const RunConfig& config) 
   const ExampleLengths* const padded = config.data().pad_to_length() ? &longest : nullptr;
   const int64_t pad_id = config.model().pad_id();
   data.task = &task;
-  data.train =
-      std::make_shared<ExampleRows>(ExampleBatches(train.tokens, pad_id, padded),
-                                    config.train().batch_size(), config.runtime().seed());
-  data.validation = std::make_shared<ExampleWindows>(
-      ExampleBatches(data.examples.tokens, pad_id, padded));
+  data.train = std::make_shared<ExampleRows>(ExampleBatches(train.tokens, pad_id, padded),
+                                             config.train().batch_size(), config.runtime().seed());
+  data.validation =
+      std::make_shared<ExampleWindows>(ExampleBatches(data.examples.tokens, pad_id, padded));
   data.row_length = longest.source;
   data.epoch_rows = train.tokens->sources.size();
   data.fingerprint = absl::StrCat("task ", task.name(), " train ", FingerprintOf(train),
                                   " validation ", FingerprintOf(data.examples));
-  data.description = absl::StrCat("task ", task.title(), " with ", data.epoch_rows,
-                                  " training examples");
+  data.description =
+      absl::StrCat("task ", task.title(), " with ", data.epoch_rows, " training examples");
   const std::string cuts = DescribeCuts(*train.tokens, longest),
                     validation_cuts = DescribeCuts(*data.examples.tokens, longest);
   if (!cuts.empty()) absl::StrAppend(&data.description, ", of which were cut ", cuts);

@@ -43,6 +43,9 @@ absl::StatusOr<std::shared_ptr<const ValidationData>> OpenTaskText(const Task& t
 absl::StatusOr<TaskExamples> OpenTaskExamples(const Task& task, const RunConfig& config,
                                               TaskSplit split, const Tokenizer& tokenizer);
 
+// Identifies tokens and references.
+std::string FingerprintOf(const TaskExamples& examples);
+
 // "3 sources and 1 target of them are cut to 256 and 8 tokens", or "".
 std::string DescribeCuts(const ExampleTokens& tokens, const ExampleLengths& longest);
 

@@ -38,8 +38,7 @@ void RunValidation::Recall(const std::vector<nlohmann::json>* lines) {
   std::string text;  // "STEP VALUE" of each, in a line
   for (size_t i = 0; lines != nullptr && i < lines->size(); ++i) {
     const nlohmann::json& line = (*lines)[i];
-    absl::StrAppendFormat(&text, "%d %.17g\n", line.at("step").get<int64_t>(),
-                          NumberOf(line, key));
+    absl::StrAppendFormat(&text, "%d %.17g\n", line.at("step").get<int64_t>(), NumberOf(line, key));
   }
   text = world_.AllGatherText(text)[0];
   for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
@@ -64,8 +63,8 @@ absl::StatusOr<std::optional<ValidationResult>> RunValidation::Validate(
     EvaluationHooks hooks;
     hooks.stop = stop;
     ASSIGN_OR_RETURN(std::optional<TaskOutcome> outcome,
-                     EvaluateTask(*data_.task, data_.examples, max_rows, config_, *data_.tokenizer,
-                                  trainer_.model(), hooks, world_));
+                     EvaluateExamples(*data_.task, data_.examples, max_rows, config_,
+                                      *data_.tokenizer, trainer_.model(), hooks, world_));
     if (!outcome.has_value()) return std::nullopt;
     result.score = std::move(outcome->score);
   }
@@ -91,10 +90,9 @@ std::string RunValidation::Summary() const {
   }
   absl::StrAppend(&text, "\n");
   if (history_.best_step() > 0) {
-    absl::StrAppend(
-        &text, "best        ",
-        MetricText({std::string(FirstMetric(*data_.task).key), history_.best_value()}),
-        ", after step ", history_.best_step(), "\n");
+    absl::StrAppend(&text, "best        ",
+                    MetricText({std::string(FirstMetric(*data_.task).key), history_.best_value()}),
+                    ", after step ", history_.best_step(), "\n");
   }
   return text;
 }

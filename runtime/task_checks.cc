@@ -45,14 +45,13 @@ const std::vector<std::string>& DecodingFields() {
 
 // What only the examples of a text-to-text task look at.
 std::vector<Section> ExampleSections(const RunConfig& config) {
-  return {
-      {config.data(), "data", {"templates", "source_length", "target_length", "pad_to_length"}},
-      {config.decoding(), "decoding", DecodingFields()}};
+  return {{config.data(), "data", {"source_length", "target_length", "pad_to_length"}},
+          {config.decoding(), "decoding", DecodingFields()}};
 }
 
 absl::Status CheckWithoutTask(const RunConfig& config) {
   std::vector<Section> sections = ExampleSections(config);
-  sections.push_back({config.data(), "data", {"folder"}});
+  sections.push_back({config.data(), "data", {"folder", "templates"}});
   sections.push_back({config.train(), "train", {"epochs", "patience", "keep_best"}});
   const std::string set = FirstSet(sections);
   if (set.empty()) return absl::OkStatus();
@@ -83,10 +82,9 @@ absl::Status CheckDecoding(const Task& task, const RunConfig& config) {
     return ConfigError("decoding.max_length is 0: set it to at least 1, or to -1 for the task's");
   }
   if (search.min_length > search.max_length) {
-    return ConfigError(absl::StrCat("decoding.min_length (", search.min_length - 1,
-                                    ") must be at most decoding.max_length (",
-                                    search.max_length - 1, ") for task ", task.name(),
-                                    ": change either"));
+    return ConfigError(absl::StrCat(
+        "decoding.min_length (", search.min_length - 1, ") must be at most decoding.max_length (",
+        search.max_length - 1, ") for task ", task.name(), ": change either"));
   }
   if (search.beams == 1 && search.length_penalty != 1) {
     return ConfigError(absl::StrCat("decoding.length_penalty is ", search.length_penalty,
@@ -163,10 +161,9 @@ absl::Status CheckWarmup(const OptimizerConfig& optimizer) {
   if (optimizer.warmup_fraction() == 0 ||
       optimizer.warmup_steps() == OptimizerConfig::default_instance().warmup_steps())
     return absl::OkStatus();
-  return ConfigError(absl::StrCat("optimizer.warmup_steps is ", optimizer.warmup_steps(),
-                                  ", but optimizer.warmup_fraction is ",
-                                  optimizer.warmup_fraction(),
-                                  " and says how many steps warm up: remove one of them"));
+  return ConfigError(absl::StrCat(
+      "optimizer.warmup_steps is ", optimizer.warmup_steps(), ", but optimizer.warmup_fraction is ",
+      optimizer.warmup_fraction(), " and says how many steps warm up: remove one of them"));
 }
 
 }  // namespace hypermoe

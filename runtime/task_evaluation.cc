@@ -2,7 +2,6 @@
 
 #include <ATen/ops/from_blob.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -47,18 +46,15 @@ void ShareScore(const Task& task, TaskScore* score, Communicator& world) {
 
 }  // namespace
 
-absl::StatusOr<std::optional<TaskOutcome>> EvaluateTask(const Task& task,
-                                                        const TaskExamples& examples,
-                                                        int64_t max_examples,
-                                                        const RunConfig& config,
-                                                        const Tokenizer& tokenizer,
-                                                        LanguageModel& model,
-                                                        const EvaluationHooks& hooks,
-                                                        Communicator& world) {
+absl::StatusOr<std::optional<TaskOutcome>> EvaluateExamples(
+    const Task& task, const TaskExamples& examples, int64_t max_examples, const RunConfig& config,
+    const Tokenizer& tokenizer, LanguageModel& model, const EvaluationHooks& hooks,
+    Communicator& world) {
   const auto total = static_cast<int64_t>(examples.examples.size());
   if (max_examples > 0 && max_examples < total) {
     const int64_t stride = (total + max_examples - 1) / max_examples;
-    return EvaluateTask(task, Spread(examples, stride), 0, config, tokenizer, model, hooks, world);
+    return EvaluateExamples(task, Spread(examples, stride), 0, config, tokenizer, model, hooks,
+                            world);
   }
   TextDecoding decoding;
   decoding.batch_size = config.decoding().batch_size();

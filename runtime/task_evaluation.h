@@ -1,6 +1,7 @@
 // What a model makes of a task's examples, and how good that is.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -30,8 +31,11 @@ struct EvaluationHooks {
 struct TaskExamples {
   std::vector<TaskExample> examples;
   std::shared_ptr<const ExampleTokens> tokens;
-  // Whether they have answers to compare with: not where the file of a test set has none.
-  bool labelled() const { return !examples.empty() && !examples.front().references.empty(); }
+  // Whether all have answers to compare with: not where the file of a test set has none.
+  bool labelled() const {
+    return std::all_of(examples.begin(), examples.end(),
+                       [](const TaskExample& example) { return !example.references.empty(); });
+  }
 };
 
 struct TaskOutcome {
@@ -41,14 +45,10 @@ struct TaskOutcome {
 
 // Decodes all of the examples, or about `max_examples` evenly spread ones if that is above 0, and
 // compares. Nothing if stopped. Collective over `world`; the same score on every rank.
-absl::StatusOr<std::optional<TaskOutcome>> EvaluateTask(const Task& task,
-                                                        const TaskExamples& examples,
-                                                        int64_t max_examples,
-                                                        const RunConfig& config,
-                                                        const Tokenizer& tokenizer,
-                                                        LanguageModel& model,
-                                                        const EvaluationHooks& hooks,
-                                                        Communicator& world);
+absl::StatusOr<std::optional<TaskOutcome>> EvaluateExamples(
+    const Task& task, const TaskExamples& examples, int64_t max_examples, const RunConfig& config,
+    const Tokenizer& tokenizer, LanguageModel& model, const EvaluationHooks& hooks,
+    Communicator& world);
 
 // The metrics of a task of plain text.
 TaskScore ScoreLosses(const Task& task, const EvaluatedLosses& losses);

@@ -11,7 +11,7 @@
 namespace hypermoe {
 
 Outcome Compute(const RunConfig& config, const ProcessMesh& mesh) {
-  Trainer trainer(config, mesh, TinyTokens());
+  Trainer trainer(config, mesh, TinyRows(config));
   Randomize(trainer);
   const StepResult result = trainer.ComputeGradients(3);
   Outcome outcome;
