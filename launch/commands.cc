@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <string_view>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -26,8 +25,8 @@ void AddSetOption(CLI::App& app, std::vector<std::string>* overrides, const std:
 }
 
 void AddTaskOptions(CLI::App& app, std::string* task, std::string* folder) {
-  std::vector<std::string_view> names;
-  for (const Task* known : AllTasks()) names.push_back(known->name());
+  std::vector<std::string> names;
+  for (const Task* known : AllTasks()) names.emplace_back(known->name());
   app.add_option("--task", *task, absl::StrCat("One of ", absl::StrJoin(names, ", ")))
       ->type_name("TASK");
   app.add_option("--data", *folder, "Folder of the task's files, as they are published")

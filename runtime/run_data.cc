@@ -71,10 +71,11 @@ absl::StatusOr<RunData> OpenTextData(const Task& task, const RunConfig& config,
   data.train = std::move(rows);
   data.validation =
       std::make_shared<ValidationWindows>(std::vector<TokenRange>{validation}, length);
-  data.fingerprint = absl::StrCat("task ", task.name(), " train ", train.file->fingerprint(),
-                                  " validation ", validation.file->fingerprint());
+  data.fingerprint =
+      absl::StrCat("task ", std::string(task.name()), " train ", train.file->fingerprint(),
+                   " validation ", validation.file->fingerprint());
   data.description =
-      absl::StrCat("task ", task.title(), " with ", train.size(), " training tokens");
+      absl::StrCat("task ", std::string(task.title()), " with ", train.size(), " training tokens");
   return data;
 }
 
@@ -85,10 +86,6 @@ absl::StatusOr<TaskExamples> ReadExamples(const Task& task, const RunConfig& con
   TaskExamples read;
   ASSIGN_OR_RETURN(read.examples, task.ReadFile(path, config.data().templates(), use,
                                                 /*labels_needed=*/split != TaskSplit::kTest));
-  if (read.examples.empty()) {
-    return DataError(absl::StrCat(Printable(path), " has no example of task ", task.name(),
-                                  ": give a file that has"));
-  }
   read.tokens = std::make_shared<ExampleTokens>(
       TokensOf(read.examples, tokenizer, LengthsOf(task, config.data())));
   return read;
@@ -155,10 +152,11 @@ absl::StatusOr<RunData> OpenTaskData(const Task& task, const RunConfig& config) 
       std::make_shared<ExampleWindows>(ExampleBatches(data.examples.tokens, pad_id, padded));
   data.row_length = longest.source;
   data.epoch_rows = train.tokens->sources.size();
-  data.fingerprint = absl::StrCat("task ", task.name(), " train ", FingerprintOf(train),
-                                  " validation ", FingerprintOf(data.examples));
-  data.description =
-      absl::StrCat("task ", task.title(), " with ", data.epoch_rows, " training examples");
+  data.fingerprint =
+      absl::StrCat("task ", std::string(task.name()), " train ", FingerprintOf(train),
+                   " validation ", FingerprintOf(data.examples));
+  data.description = absl::StrCat("task ", std::string(task.title()), " with ", data.epoch_rows,
+                                  " training examples");
   const std::string cuts = DescribeCuts(*train.tokens, longest),
                     validation_cuts = DescribeCuts(*data.examples.tokens, longest);
   if (!cuts.empty()) absl::StrAppend(&data.description, ", of which were cut ", cuts);

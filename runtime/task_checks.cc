@@ -84,7 +84,7 @@ absl::Status CheckDecoding(const Task& task, const RunConfig& config) {
   if (search.min_length > search.max_length) {
     return ConfigError(absl::StrCat(
         "decoding.min_length (", search.min_length - 1, ") must be at most decoding.max_length (",
-        search.max_length - 1, ") for task ", task.name(), ": change either"));
+        search.max_length - 1, ") for task ", config.data().task(), ": change either"));
   }
   if (search.beams == 1 && search.length_penalty != 1) {
     return ConfigError(absl::StrCat("decoding.length_penalty is ", search.length_penalty,
@@ -121,12 +121,12 @@ absl::Status CheckTaskOfModel(const RunConfig& config) {
   if (!task.ok()) return ConfigError(absl::StrCat("data.task: ", task.status().message()));
   if (config.data().folder().empty()) {
     return ConfigError(absl::StrCat("data.folder is not set: give the folder with the files of ",
-                                    (*task)->name(), ", as --data DIR"));
+                                    config.data().task(), ", as --data DIR"));
   }
   const bool encoder = HasEncoder(config.model());
   if ((*task)->is_text() == encoder) {
     return ConfigError(absl::StrCat(
-        "data.task ", (*task)->name(), " needs a model ", encoder ? "without" : "with",
+        "data.task ", config.data().task(), " needs a model ", encoder ? "without" : "with",
         " an encoder, but model.family is ", ModelConfig::Family_Name(config.model().family()),
         ": give a model of family ",
         ModelConfig::Family_Name(encoder ? ModelConfig::gpt2 : ModelConfig::switch_transformers),
@@ -135,7 +135,7 @@ absl::Status CheckTaskOfModel(const RunConfig& config) {
   if ((*task)->is_text()) {
     const std::string set = FirstSet(ExampleSections(config));
     if (set.empty()) return absl::OkStatus();
-    return ConfigError(absl::StrCat(set, ", but data.task ", (*task)->name(),
+    return ConfigError(absl::StrCat(set, ", but data.task ", config.data().task(),
                                     " is plain text, cut into rows of model.sequence_length and "
                                     "not decoded: remove it"));
   }

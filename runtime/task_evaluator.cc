@@ -56,7 +56,7 @@ class Evaluation {
     RETURN_IF_ERROR(CheckTaskOfModel(config_));
     ASSIGN_OR_RETURN(task_, TaskNamed(config_.data().task()));
     if (!task_->is_text() || options_.output.empty()) return absl::OkStatus();
-    return UsageError(absl::StrCat("--output is given, but task ", task_->name(),
+    return UsageError(absl::StrCat("--output is given, but task ", options_.task,
                                    " is plain text, which has no answers to write: leave it out"));
   }
   absl::StatusOr<EvaluateTaskResult> Text();
