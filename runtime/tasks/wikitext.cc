@@ -20,7 +20,9 @@ std::string WithoutBlankLines(std::string_view text) {
 // those of the paper's code leave blank lines out, as its reader does.
 class WikitextTask : public BasicTask {
  public:
-  WikitextTask() : BasicTask({"wikitext", "WikiText", Files(), {"perplexity"}, Defaults()}) {}
+  WikitextTask()
+      : BasicTask(
+            {"wikitext", "WikiText", Files(), {"perplexity", "authors_perplexity"}, Defaults()}) {}
 
   bool is_text() const override { return true; }
 

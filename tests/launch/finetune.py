@@ -112,7 +112,7 @@ def main():
                  "--output", "text")
         hypermoe(2, "pretrain", "--config", os.path.join(source, "configs", "switch_tiny_hyper.textproto"), "--run_dir", "pretrained",
                  *TINY)
-        hypermoe(2, "grow", "--from", "pretrained", "--experts", "16", "--run_dir", "grown")
+        hypermoe(2, "grow", "--from", "pretrained", "--experts", "16", "--output", "grown")
         wrong = check_squad(hypermoe, folder) + check_sst2(hypermoe, folder)
     finally:
         shutil.rmtree(folder)
