@@ -101,8 +101,8 @@ absl::Status Run(const Arguments& arguments, std::shared_ptr<Communicator> world
 JobBody DefineEvaluate(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   app.add_option("--checkpoint", arguments->options.checkpoint,
-                 "Run folder (its best checkpoint where it was trained with train.keep_best, else "
-                 "its newest), checkpoint folder or model folder")
+                 "Run folder (its best checkpoint where it keeps one, else its newest), checkpoint "
+                 "folder or model folder")
       ->required()
       ->type_name("DIR");
   AddTaskOptions(app, &arguments->task.task, &arguments->options.data);

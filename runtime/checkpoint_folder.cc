@@ -156,6 +156,14 @@ absl::Status PointToBest(const std::string& run_dir, int64_t step) {
 }
 
 absl::StatusOr<std::string> ResolveCheckpoint(const std::string& path) {
+  const std::optional<int64_t> best = StepNamed(CheckpointsFolder(path), kBest);
+  if (!best.has_value() || !IsFolder(CheckpointPath(path, *best)) || IsCheckpointFolder(path))
+    return ResolveNewestCheckpoint(path);
+  RETURN_IF_ERROR(ReadManifestOfStep(path, *best).status());
+  return CheckpointPath(path, *best);
+}
+
+absl::StatusOr<std::string> ResolveNewestCheckpoint(const std::string& path) {
   if (!IsFolder(path)) {
     return IoError(absl::StrCat(
         Printable(path), ": no such folder; give a run folder or a checkpoint folder in it"));
@@ -163,11 +171,6 @@ absl::StatusOr<std::string> ResolveCheckpoint(const std::string& path) {
   if (IsCheckpointFolder(path)) {
     RETURN_IF_ERROR(ReadManifest(path).status());
     return path;
-  }
-  const std::optional<int64_t> best = StepNamed(CheckpointsFolder(path), kBest);
-  if (best.has_value() && IsFolder(CheckpointPath(path, *best))) {
-    RETURN_IF_ERROR(ReadManifestOfStep(path, *best).status());
-    return CheckpointPath(path, *best);
   }
   ASSIGN_OR_RETURN(const std::optional<std::string> latest, LatestCheckpoint(path));
   if (!latest.has_value()) {

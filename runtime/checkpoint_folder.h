@@ -41,8 +41,11 @@ absl::StatusOr<std::optional<std::string>> LatestCheckpoint(const std::string& r
 // Has `best` name the folder of `step`, durably; nothing changes if that is not there. Local.
 absl::Status PointToBest(const std::string& run_dir, int64_t step);
 
-// `path` may be a run folder (the checkpoint that `best` names, or else its newest; an error if it
-// has none) or a checkpoint folder. Local.
+// `path` may be a run folder (its newest checkpoint; an error if it has none) or a checkpoint
+// folder. Local.
+absl::StatusOr<std::string> ResolveNewestCheckpoint(const std::string& path);
+// The same for who does not go on with the run: of a run folder the checkpoint that `best` names,
+// if it is there. Local.
 absl::StatusOr<std::string> ResolveCheckpoint(const std::string& path);
 
 // Whether there is a manifest in the folder `path`.
