@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "parallel/progress_marks.h"
 #include "runtime/keyed_permutation.h"
 
 namespace hypermoe {
@@ -41,6 +42,7 @@ ExampleTokens TokensOf(absl::Span<const TaskExample> examples, const Tokenizer& 
   for (const TaskExample& example : examples) {
     if (AddText(example.source, tokenizer, longest.source, &tokens.sources)) ++tokens.cut_sources;
     if (AddText(example.target, tokenizer, longest.target, &tokens.targets)) ++tokens.cut_targets;
+    MarkProgress();
   }
   return tokens;
 }

@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "parallel/progress_marks.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint.h"
@@ -19,14 +18,13 @@
 #include "runtime/config_loader.h"
 #include "runtime/file_util.h"
 #include "runtime/handshake.h"
-#include "runtime/hyper_execution.h"
 #include "runtime/memory_plan.h"
-#include "runtime/model_cost.h"
 #include "runtime/number_guard.h"
 #include "runtime/parameter_patterns.h"
 #include "runtime/process_memory.h"
 #include "runtime/resume.h"
 #include "runtime/run_data.h"
+#include "runtime/run_description.h"
 #include "runtime/run_length.h"
 #include "runtime/run_report.h"
 #include "runtime/run_validation.h"
@@ -99,8 +97,6 @@ class Run {
   absl::Status StopHere(int64_t steps_taken, const std::string& by);
   absl::Status Finish(int64_t steps_taken);
   absl::Status ReportStatus() const { return first_rank_ ? report_->status() : absl::OkStatus(); }
-  MemoryPlan Plan() const;
-  std::string Describe() const;
 
   const PretrainOptions& options_;
   RunConfig config_;  // as given, but with its length in steps
@@ -195,7 +191,7 @@ absl::Status Run::OpenFolder() {
   ASSIGN_OR_RETURN(report_, RunReport::Open(options_.run_dir, config_, data_.train,
                                             mesh_.world->size(), start_));
   RETURN_IF_ERROR(ForgetStop(options_.run_dir));
-  report_->Note(Describe());
+  report_->Note(DescribeRun(config_, data_, mesh_, options_.threads));
   return absl::OkStatus();
 }
 
@@ -206,36 +202,6 @@ absl::Status Run::RecallValidations() {
 }
 
 absl::Status Run::NameBest() { return saver_->set_best(validation_->best_step()); }
-
-MemoryPlan Run::Plan() const {
-  RunConfig config = config_;
-  config.mutable_model()->set_sequence_length(static_cast<int32_t>(data_.row_length));
-  return PlanMemory(config, mesh_.world->size(), mesh_.expert->size());
-}
-
-std::string Run::Describe() const {
-  const ParameterCounts parameters = CountParameters(config_);
-  const int64_t frozen = CountFrozen(config_).total();
-  const std::optional<ModelFlops> flops = CountFlops(config_);
-  std::string text = absl::StrFormat(
-      "%s: %d parameters (%d active for a token%s)%s; %d ranks, expert degree %d, %d threads a "
-      "rank, %s\nmemory a rank, computed: %s",
-      ModelConfig::Kind_Name(config_.model().kind()), parameters.total(), parameters.active,
-      frozen > 0 ? absl::StrCat(", ", frozen, " frozen") : "",
-      flops.has_value() ? absl::StrFormat(", %.4g MFLOP a token",
-                                          1e-6 * flops->TrainingPerToken(BatchTokens(config_)))
-                        : "",
-      mesh_.world->size(), mesh_.expert->size(), options_.threads, data_.description,
-      DescribeMemory(Plan()));
-  if (config_.model().kind() == ModelConfig::hyper) {
-    const ExecutionChoice choice =
-        ChooseExecution(config_, mesh_.world->size(), mesh_.expert->size());
-    absl::StrAppend(&text, "\nHyperExperts: execution ",
-                    HyperConfig::Execution_Name(choice.execution),
-                    choice.reason.empty() ? "" : absl::StrCat(" (", choice.reason, ")"));
-  }
-  return text;
-}
 
 absl::Status Run::Step(int64_t step) {
   const int64_t taken = step + 1;
@@ -275,9 +241,8 @@ absl::Status Run::Validate(int64_t steps_taken, int64_t max_rows) {
   // It may take long, and has no votes by which a checkpoint under way would be published.
   RETURN_IF_ERROR(saver_->Wait());
   MarkPhase("evaluate");
-  ASSIGN_OR_RETURN(
-      const std::optional<ValidationResult> result,
-      validation_->Validate(steps_taken, max_rows, [this] { return stop_.Asked(); }));
+  ASSIGN_OR_RETURN(const std::optional<ValidationResult> result,
+                   validation_->Validate(steps_taken, max_rows, [this] { return stop_.Asked(); }));
   if (!result.has_value()) return StopAsAsked(steps_taken);
   // A run that was complete when it was resumed has this line already.
   if (first_rank_ && (validation_owed_ || saver_->newest() != steps_taken))
@@ -352,7 +317,8 @@ absl::Status Run::Finish(int64_t steps_taken) {
               validation_->Summary().c_str());
   if (training_memory_ > 0) {
     std::printf("memory      %s at most on a rank for training, computed %s\n",
-                FormatBytes(training_memory_).c_str(), FormatBytes(Plan().total()).c_str());
+                FormatBytes(training_memory_).c_str(),
+                FormatBytes(PlanMemoryOf(config_, data_, mesh_).total()).c_str());
   }
   std::printf("checkpoint  %s\nmetrics     %s\n",
               CheckpointPath(options_.run_dir, best > 0 ? best : saver_->newest()).c_str(),
