@@ -25,6 +25,7 @@ JobBody DefinePretrain(CLI::App& app);
 JobBody DefineFinetune(CLI::App& app);
 JobBody DefineEvaluate(CLI::App& app);
 JobBody DefineGenerate(CLI::App& app);
+JobBody DefineScore(CLI::App& app);
 JobBody DefineImport(CLI::App& app);
 JobBody DefineExport(CLI::App& app);
 JobBody DefineVerify(CLI::App& app);

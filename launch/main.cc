@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"evaluate", "Loss and perplexity of a checkpoint, or how good it is at a task",
      DefineEvaluate},
     {"generate", "Text from a checkpoint", DefineGenerate},
+    {"score", "Metrics of a task for what a model has written", DefineScore},
     {"import", "Make a run of a model folder in Hugging Face's form", DefineImport},
     {"export", "Make a model folder in Hugging Face's form", DefineExport},
     {"verify", "Compare a model with what another implementation computed for it", DefineVerify},

@@ -26,7 +26,9 @@ class Confusion {
       : width_(static_cast<size_t>(labels) + 1), counts_(width_ * width_, 0) {}
 
   int labels() const { return static_cast<int>(width_) - 1; }
-  double& At(int reference, int answer) { return counts_[Index(reference) * width_ + Index(answer)]; }
+  double& At(int reference, int answer) {
+    return counts_[Index(reference) * width_ + Index(answer)];
+  }
   double At(int reference, int answer) const {
     return counts_[Index(reference) * width_ + Index(answer)];
   }
@@ -34,7 +36,9 @@ class Confusion {
   double Answers(int label) const { return Sum(label, false); }
 
  private:
-  size_t Index(int label) const { return label == kNoLabel ? width_ - 1 : static_cast<size_t>(label); }
+  size_t Index(int label) const {
+    return label == kNoLabel ? width_ - 1 : static_cast<size_t>(label);
+  }
   double Sum(int label, bool references) const {
     double sum = 0;
     for (int other = kNoLabel; other < labels(); ++other)

@@ -28,10 +28,16 @@ struct TaskScore {
 // not.
 MetricOptions MetricOptionsOf(DataConfig::Templates templates);
 
-// outputs[i]: the text that the model wrote for examples[i]. The task is not one of plain text,
-// whose metrics are Perplexity(loss) and Perplexity(loss + balance loss).
+// outputs[i]: the text that the model wrote for examples[i], which was read with its references and
+// the same templates. The task is not one of plain text, whose metrics are Perplexity(loss) and
+// Perplexity(loss + balance loss).
 TaskScore ScoreOutputs(const Task& task, absl::Span<const TaskExample> examples,
                        absl::Span<const std::string> outputs, DataConfig::Templates templates);
+
+// What the answers of the task are.
+AnswerKind AnswerKindOf(const Task& task);
+// What an output that says nothing is read as: "-1" for a label, else "".
+std::string NoAnswer(const Task& task);
 
 // The examples with what the outputs say.
 std::vector<MeasuredExample> Measure(const Task& task, absl::Span<const TaskExample> examples,
@@ -43,14 +49,19 @@ class PreparedMetrics {
  public:
   PreparedMetrics(const Task& task, absl::Span<const MeasuredExample> examples,
                   const MetricOptions& options);
-  // As Metric::Value, in the order of Task::metrics().
-  std::vector<MetricValue> Values(absl::Span<const int32_t> times) const;
-  std::vector<MetricValue> Values() const;  // of all examples
+
   const std::vector<const MetricType*>& types() const { return types_; }
-  int64_t invalid() const { return invalid_; }
+  // Of types()[i], as Metric::Value.
+  double Value(size_t i, absl::Span<const int32_t> times) const {
+    return metrics_[i]->Value(times);
+  }
+  // Of all examples.
+  std::vector<MetricValue> Values() const;
+  int64_t examples() const { return examples_; }
+  int64_t invalid() const { return invalid_; }  // missing ones left out
 
  private:
-  size_t examples_ = 0;
+  int64_t examples_;
   int64_t invalid_ = 0;
   std::vector<const MetricType*> types_;
   std::vector<std::unique_ptr<Metric>> metrics_;

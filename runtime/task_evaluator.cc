@@ -126,15 +126,16 @@ absl::StatusOr<EvaluateTaskResult> Evaluation::Answers() {
   EvaluationHooks hooks;
   hooks.progress = [&](int64_t done) { rate.Update(done); };
   ASSIGN_OR_RETURN(
-      std::optional<TaskOutcome> outcome,
+      std::optional<TaskOutcome> decoded,
       EvaluateExamples(*task_, examples_, 0, config_, *tokenizer_, *loaded_.model, hooks, world_));
+  TaskOutcome outcome = std::move(decoded).value();  // nobody asks it to stop
   EvaluateTaskResult result;
-  result.score = std::move(outcome->score);
+  result.score = std::move(outcome.score);
   result.seconds = rate.seconds();
   result.cut_sources = examples_.tokens->cut_sources;
   // Without labels there are no targets but a stand-in.
   if (examples_.labelled()) result.cut_targets = examples_.tokens->cut_targets;
-  RETURN_IF_ERROR(Agree(world_, WriteOutput(outcome->outputs)));
+  RETURN_IF_ERROR(Agree(world_, WriteOutput(outcome.outputs)));
   return result;
 }
 

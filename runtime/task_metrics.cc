@@ -59,7 +59,6 @@ const std::vector<MetricType>& AllMetrics() {
       {"rouge2", "rouge2", kText, false, PrepareRouge2},
       {"rougeL", "rougeL", kText, false, PrepareRougeL},
       {"rougeLsum", "rougeLsum", kText, false, PrepareRougeLsum},
-      {"referent_accuracy", "accuracy", kText, false, PrepareReferentAccuracy},
       {"perplexity", "perplexity", kLoss, true, PreparePerplexity},
       {"authors_perplexity", "authors_perplexity", kLoss, true, PrepareAuthorsPerplexity}};
   return *metrics;

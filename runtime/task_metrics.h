@@ -25,8 +25,8 @@ struct MeasuredExample {
   std::string answer;                   // as Task::AnswerOf gives them, ...
   std::vector<std::string> references;  // ... at least one but for kLoss
   std::string group;                    // TaskExample::group
-  // There is no output: wrong, even where an empty one would be right. `answer` is then the one of
-  // an empty output.
+  // There is no output: wrong, even where an empty one would be right. `answer` is then "-1" for a
+  // label, else "".
   bool missing = false;
   // Of a block of text: the mean of its tokens' cross entropies, and the balance loss as it stood
   // in the loss that was trained.
@@ -77,14 +77,11 @@ struct MetricType {
 //   exact_match         the same after SQuAD's normalisation (squad_answers.h)
 //   token_f1            mean F1 of the words after it, 0 where no word is common; "f1"
 //   rouge1, rouge2, rougeL, rougeLsum    mean F measure (rouge.h)
-//   referent_accuracy   WSC's: the words of the answer and of references[0], without determiners,
-//                       are such that one holds all of the other, or not, as references[1] ("1" or
-//                       "0") says; "accuracy"
 // Blocks of plain text (kLoss):
 //   perplexity          exp(mean loss over the blocks)
 //   authors_perplexity  exp(mean of loss + balance loss), as the paper's code prints it
 // A group's answers are those that are there at least once, and it counts as often as the one of
-// them that is there most often.
+// them that is there most often; an example without a group is one by itself.
 const std::vector<MetricType>& AllMetrics();
 // nullptr if there is none of that name.
 const MetricType* FindMetric(std::string_view name);

@@ -1,12 +1,8 @@
 #include "runtime/text_metrics.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/str_split.h"
-#include "runtime/lower_case.h"
 #include "runtime/mean_metric.h"
 #include "runtime/rouge.h"
 #include "runtime/squad_answers.h"
@@ -33,37 +29,10 @@ std::unique_ptr<Metric> MeanOfBest(Examples examples, const Read& read, const Co
 std::unique_ptr<Metric> PrepareRougeRuns(Examples examples, const MetricOptions& options,
                                          size_t length) {
   return MeanOfBest(
-      examples,
-      [&](const std::string& text) { return SplitForRouge(text, options.stemmer); },
+      examples, [&](const std::string& text) { return SplitForRouge(text, options.stemmer); },
       [&](const RougeWords& answer, const RougeWords& reference) {
         return RougeRuns(answer, reference, length).f;
       });
-}
-
-// As T5 cleans WSC's answers before it compares them.
-std::set<std::string> ReferentWords(const std::string& text) {
-  static const auto* const determiners = new std::set<std::string>{
-      "a",  "an",  "few",  "her",  "his", "each",  "every", "many",  "much",  "my",    "our",
-      "some", "that", "the", "their", "these", "this", "those", "which", "whose", "your"};
-  std::set<std::string> words;
-  for (const auto word :
-       absl::StrSplit(LowerCase(text), absl::ByAnyChar(" \t\r\n"), absl::SkipEmpty())) {
-    if (determiners->count(std::string(word)) == 0) words.emplace(word);
-  }
-  return words;
-}
-
-bool HasApostrophe(const std::set<std::string>& words) {
-  return std::any_of(words.begin(), words.end(), [](const std::string& word) {
-    return word.find('\'') != std::string::npos;
-  });
-}
-
-// "Bob" is not "Bob's hat".
-bool SameReferent(const std::set<std::string>& a, const std::set<std::string>& b) {
-  return HasApostrophe(a) == HasApostrophe(b) &&
-         (std::includes(a.begin(), a.end(), b.begin(), b.end()) ||
-          std::includes(b.begin(), b.end(), a.begin(), a.end()));
 }
 
 }  // namespace
@@ -95,28 +64,15 @@ std::unique_ptr<Metric> PrepareRouge2(Examples examples, const MetricOptions& op
 }
 std::unique_ptr<Metric> PrepareRougeL(Examples examples, const MetricOptions& options) {
   return MeanOfBest(
-      examples,
-      [&](const std::string& text) { return SplitForRouge(text, options.stemmer); },
+      examples, [&](const std::string& text) { return SplitForRouge(text, options.stemmer); },
       [](const RougeWords& answer, const RougeWords& reference) {
         return RougeSubsequence(answer, reference).f;
       });
 }
 std::unique_ptr<Metric> PrepareRougeLsum(Examples examples, const MetricOptions& options) {
   return MeanOfBest(
-      examples,
-      [&](const std::string& text) { return SplitLinesForRouge(text, options.stemmer); },
+      examples, [&](const std::string& text) { return SplitLinesForRouge(text, options.stemmer); },
       [](const auto& answer, const auto& reference) { return RougeLines(answer, reference).f; });
-}
-
-std::unique_ptr<Metric> PrepareReferentAccuracy(Examples examples, const MetricOptions&) {
-  std::vector<double> values;
-  for (const MeasuredExample& example : examples) {
-    const std::set<std::string> answer = ReferentWords(example.answer);
-    const bool is_referent = example.references.size() < 2 || example.references[1] == "1";
-    const bool says_so = SameReferent(answer, ReferentWords(example.references[0]));
-    values.push_back(!answer.empty() && says_so == is_referent ? 1 : 0);
-  }
-  return std::make_unique<MeanMetric>(std::move(values));
 }
 
 }  // namespace hypermoe

@@ -21,7 +21,5 @@ std::unique_ptr<Metric> PrepareRougeL(absl::Span<const MeasuredExample> examples
                                       const MetricOptions& options);
 std::unique_ptr<Metric> PrepareRougeLsum(absl::Span<const MeasuredExample> examples,
                                          const MetricOptions& options);
-std::unique_ptr<Metric> PrepareReferentAccuracy(absl::Span<const MeasuredExample> examples,
-                                                const MetricOptions& options);
 
 }  // namespace hypermoe

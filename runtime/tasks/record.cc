@@ -1,5 +1,3 @@
-#include <algorithm>
-#include <cstring>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -12,13 +10,13 @@ namespace {
 // The summary's sentences, each behind a line "@highlight", become sentences of the passage: after
 // a full stop, question or exclamation mark, or a quote, with a space, else with ". ".
 std::string WithoutHighlights(std::string_view text) {
-  constexpr std::string_view kMark = "\n@highlight\n";
+  constexpr std::string_view kMark = "\n@highlight\n", kEnds = ".?!\"'";
   std::string joined;
   while (true) {
     const size_t at = text.find(kMark);
     joined += text.substr(0, at);
     if (at == std::string_view::npos) return joined;
-    const bool ended = at > 0 && std::strchr(".?!\"'", text[at - 1]) != nullptr;
+    const bool ended = at > 0 && kEnds.find(text[at - 1]) != std::string_view::npos;
     joined += ended ? " " : ". ";
     text.remove_prefix(at + kMark.size());
   }

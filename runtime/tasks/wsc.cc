@@ -35,7 +35,7 @@ absl::StatusOr<Span> ReadSpan(const ExampleRow& target, const std::string& name,
   if (absl::StrContains(text, span.text)) return span;
   const bool lower = absl::ascii_islower(words[span.index][0]);
   span.text[0] = lower ? absl::ascii_tolower(span.text[0]) : absl::ascii_toupper(span.text[0]);
-  while (absl::EndsWith(span.text, ".")) span.text.pop_back();
+  while (span.text.size() > 1 && absl::EndsWith(span.text, ".")) span.text.pop_back();
   for (char& letter : span.text)
     if (letter == '\n') letter = ' ';
   return span;

@@ -336,7 +336,39 @@ def growth_cases(source):
     ]
 
 
+def score_cases(folder):
+    """Predictions and references. tests/runtime/score_test.cc has many more."""
+    for name, text in {"sst2.tsv": "sentence\tlabel\ngood\t1\nbad\t0\n",
+                       "words.jsonl": '{"prediction": "positive"}\n{"prediction": "negative"}\n',
+                       "one.jsonl": '{"prediction": "positive"}\n',
+                       "numbers.jsonl": '{"prediction": "positive"}\n{"prediction": 0}\n',
+                       "wrong_label.tsv": "sentence\tlabel\ngood\t1\nbad\tawful\n"}.items():
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
+
+    def score(name, code, names, *more, task="sst2", references="sst2.tsv", predictions="words.jsonl", ranks=(1,)):
+        return Case(name, ["score", "--task", task, "--references", references, "--predictions", predictions, *more], code, names,
+                    ranks)
+
+    return [
+        score("score on two ranks", USAGE, ["one rank", "without mpirun"], ranks=(2,)),
+        score("score an unknown task", USAGE, ["'ssst2'", "'sst2'", "squad"], task="ssst2"),
+        Case("score without references", ["score", "--task", "sst2", "--predictions", "words.jsonl"], USAGE, ["--references"], (1,)),
+        Case("score without predictions", ["score", "--task", "sst2", "--references", "sst2.tsv"], USAGE, ["--predictions"], (1,)),
+        score("score with unknown templates", USAGE, ["--templates", "t6", "off"], "--templates", "t6"),
+        score("score with a stemmer that is none", USAGE, ["--stemmer", "porter", "true"], "--stemmer", "porter"),
+        score("resamples without a comparison", USAGE, ["--resamples", "--compare"], "--resamples", "10"),
+        score("no resample", USAGE, ["--resamples", "0"], "--compare", "words.jsonl", "--resamples", "0"),
+        score("score predictions that do not exist", IO, ["no_such.jsonl"], predictions="no_such.jsonl"),
+        score("too few predictions", BAD_DATA, [r"one\.jsonl has 1", "2 examples"], predictions="one.jsonl"),
+        score("too few predictions to compare", BAD_DATA, [r"one\.jsonl has 1"], "--compare", "one.jsonl"),
+        score("a prediction that is no text", BAD_DATA, [r"numbers\.jsonl:2", "'prediction'", "a text"], predictions="numbers.jsonl"),
+        score("score with a wrong label", BAD_DATA, [r"wrong_label\.tsv:3", "'label'", "'awful'", "positive"],
+              references="wrong_label.tsv"),
+    ]
+
+
 def make_cases(folder, source):
     """All cases, and the spoilt files that they need, in `folder`."""
     return (command_line_cases() + config_cases(folder, source) + data_cases(folder, source) +
-            run_folder_cases(folder, source) + model_folder_cases(folder, source) + growth_cases(source))
+            run_folder_cases(folder, source) + model_folder_cases(folder, source) + growth_cases(source) + score_cases(folder))

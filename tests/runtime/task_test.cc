@@ -13,8 +13,8 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-std::string Answer(const std::string& task, std::string_view output, DataConfig::Templates templates,
-                   const TaskExample& example = {}) {
+std::string Answer(const std::string& task, std::string_view output,
+                   DataConfig::Templates templates, const TaskExample& example = {}) {
   return FindTask(task)->AnswerOf(output, example, templates);
 }
 
@@ -42,8 +42,9 @@ TEST(TaskTest, FilesOfASplitInTheOrderOfTheirNames) {
   const auto none = TaskFile(task, folder.path(), TaskSplit::kTrain);
   EXPECT_EQ(ExitCodeOf(none.status()), ExitCode::kBadData);
   EXPECT_EQ(std::string(none.status().message()),
-            folder.path() + ": no file of BoolQ for training; expected train.jsonl or "
-                            "train32.jsonl in this folder");
+            folder.path() +
+                ": no file of BoolQ for training; expected train.jsonl or "
+                "train32.jsonl in this folder");
   folder.Write("train32.jsonl", "");
   EXPECT_EQ(*TaskFile(task, folder.path(), TaskSplit::kTrain), folder / "train32.jsonl");
   folder.Write("train.jsonl", "");
@@ -116,9 +117,10 @@ TEST(TaskTest, LabelsInAllTheWaysThatFilesHaveThem) {
               "1");
   }
   for (const char* label : {"entailment", "0"}) {
-    EXPECT_EQ(TaskExamples("rte", "sentence1\tsentence2\tlabel\nA\tB\t" + std::string(label) + "\n")[0]
-                  .references[0],
-              "0");
+    EXPECT_EQ(
+        TaskExamples("rte", "sentence1\tsentence2\tlabel\nA\tB\t" + std::string(label) + "\n")[0]
+            .references[0],
+        "0");
   }
 }
 
