@@ -173,7 +173,8 @@ TEST_F(TaskEvaluatorTest, RefusesWhatTheModelCannotDo) {
   EXPECT_THAT(error(), HasSubstr("needs a model without an encoder"));
   options_.task = "nonsense";
   EXPECT_THAT(error(), HasSubstr("there is no task 'nonsense'"));
-  options_ = {HYPERMOE_TEST_DATA "/gpt2_dense", "", "sst2", folder_.path()};
+  options_.task = "sst2";
+  options_.checkpoint = HYPERMOE_TEST_DATA "/gpt2_dense";
   EXPECT_THAT(error(), HasSubstr("needs a model with an encoder"));
 }
 

@@ -5,6 +5,8 @@
 #include <ATen/ops/cat.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>

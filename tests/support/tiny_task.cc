@@ -39,11 +39,15 @@ void WritePassages(const std::string& path, int count, int first,
         absl::StrCat(name, " likes the ", thing, i % 3 == 0 ? ", and nobody else does." : ".");
     const auto given = static_cast<size_t>(i - first);
     const std::string answer = given < answers.size() ? answers[given] : name;
+    const nlohmann::json right = {{"text", answer}, {"answer_start", 0}};
     const nlohmann::json question = {{"id", absl::StrCat("q", i)},
                                      {"question", absl::StrCat("Who likes the ", thing, "?")},
-                                     {"answers", {{{"text", answer}, {"answer_start", 0}}}}};
-    articles.push_back(
-        {{"title", name}, {"paragraphs", {{{"context", context}, {"qas", {question}}}}}});
+                                     {"answers", nlohmann::json::array({right})}};
+    const nlohmann::json paragraph = {{"context", context},
+                                      {"qas", nlohmann::json::array({question})}};
+    const nlohmann::json article = {{"title", name},
+                                    {"paragraphs", nlohmann::json::array({paragraph})}};
+    articles.push_back(article);
   }
   std::ofstream(path) << nlohmann::json{{"version", "1.1"}, {"data", articles}}.dump();
 }
