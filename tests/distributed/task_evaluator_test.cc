@@ -113,25 +113,6 @@ TEST_F(TaskEvaluatorTest, LayoutAndBatchSizeDoNotMatter) {
   }
 }
 
-// What fills a row up takes no room from its tokens, whatever it is decoded with.
-TEST_F(TaskEvaluatorTest, NorDoTheyWhereRoomDependsOnARowsLength) {
-  if (World()->rank() == 0) {
-    json keys = ModelKeys();
-    keys["expert_capacity"] = 2;
-    WriteMadeFolder(folder_ / "tight", keys, RandomTensors(keys, at::kFloat));
-  }
-  World()->Barrier();
-  options_.checkpoint = folder_ / "tight";
-  std::vector<json> expected;
-  for (const int batch_size : {1, 3, 100}) {
-    options_.changes.mutable_decoding()->set_batch_size(batch_size);
-    Evaluate(1);
-    const std::vector<json> lines = Lines();
-    if (expected.empty()) expected = lines;
-    EXPECT_EQ(lines, expected) << batch_size;
-  }
-}
-
 TEST_F(TaskEvaluatorTest, CountsWhatIsCut) {
   options_.changes.mutable_data()->set_source_length(56);
   const EvaluateTaskResult result = Evaluate(1);
