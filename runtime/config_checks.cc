@@ -13,6 +13,7 @@
 #include "runtime/hyper_execution.h"
 #include "runtime/row_format.h"
 #include "runtime/run_length.h"
+#include "runtime/task_checks.h"
 #include "runtime/tokenizer.h"
 
 namespace hypermoe {
@@ -23,7 +24,6 @@ using google::protobuf::Message;
 
 // Of a file of data.train: what RowSchedule can express.
 constexpr double kSmallestShare = 1e-6;
-constexpr int64_t kMaxSteps = 1000000000;
 
 // That nothing is set which the mode does not look at.
 absl::Status CheckCapacity(const std::string& path, const CapacityConfig& capacity) {
@@ -241,29 +241,6 @@ absl::Status CheckOptimizer(const OptimizerConfig& optimizer) {
   return absl::OkStatus();
 }
 
-absl::Status CheckLength(const RunConfig& config) {
-  const TrainConfig& train = config.train();
-  if ((train.steps() > 0) == (train.tokens() > 0)) {
-    return ConfigError(absl::StrCat("train.steps (", train.steps(), ") and train.tokens (",
-                                    train.tokens(), ") are ",
-                                    train.steps() > 0 ? "both set" : "both 0",
-                                    ": set exactly one of them above 0, and the other to 0"));
-  }
-  const int64_t steps = TotalSteps(config);
-  if (steps > kMaxSteps) {
-    return ConfigError(absl::StrCat("train.tokens (", train.tokens(), ") are ", steps, " steps of ",
-                                    BatchTokens(config), " tokens, but a run has at most ",
-                                    kMaxSteps, ": lower it, or raise train.batch_size"));
-  }
-  if (config.optimizer().warmup_steps() > steps) {
-    return ConfigError(absl::StrCat(
-        "optimizer.warmup_steps (", config.optimizer().warmup_steps(), ") must be at most ",
-        train.steps() > 0 ? "train.steps (" : "the steps of train.tokens (", steps,
-        "): change either"));
-  }
-  return absl::OkStatus();
-}
-
 // The first difference below `path`, as an error.
 absl::Status CompareFields(const Message& before, const Message& now, const std::string& path,
                            const std::string& run_dir) {
@@ -305,8 +282,11 @@ absl::Status ValidateConfig(const RunConfig& config) {
         "trained; train the model that it was exported from");
   }
   RETURN_IF_ERROR(CheckTokenizer(config));
-  RETURN_IF_ERROR(CheckRows(config.data(), config.model()));
-  RETURN_IF_ERROR(CheckTrainFiles(config.data()));
+  RETURN_IF_ERROR(CheckTaskFields(config));
+  if (config.data().task().empty()) {
+    RETURN_IF_ERROR(CheckRows(config.data(), config.model()));
+    RETURN_IF_ERROR(CheckTrainFiles(config.data()));
+  }
   const TrainConfig& train = config.train();
   if (train.micro_batches() > train.batch_size()) {
     return ConfigError(absl::StrCat("train.micro_batches (", train.micro_batches(),
@@ -314,6 +294,7 @@ absl::Status ValidateConfig(const RunConfig& config) {
                                     "): change either"));
   }
   RETURN_IF_ERROR(CheckOptimizer(config.optimizer()));
+  RETURN_IF_ERROR(CheckWarmup(config.optimizer()));
   RETURN_IF_ERROR(CheckLength(config));
   if (config.mesh().device() == MeshConfig::cpu &&
       config.mesh().gpu_transport() != MeshConfig::nccl) {

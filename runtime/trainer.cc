@@ -1,7 +1,6 @@
 #include "runtime/trainer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/stack.h>
@@ -18,7 +17,6 @@
 #include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
-#include "runtime/agreement.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/learning_rate.h"
 #include "runtime/parameter_patterns.h"
@@ -98,17 +96,13 @@ Ledger Since(const Ledger& before, const ProcessMesh& mesh) {
 }
 
 std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communicator& world,
-                                        const std::vector<WeightedTokens>& files) {
-  const TrainConfig& train = config.train();
-  // Of a configuration that has been validated: there is no error.
-  const TrainingRows rows(files, MakeRowFormat(config.data(), config.model()).value(),
-                          train.batch_size(), config.runtime().seed());
+                                        std::shared_ptr<const TrainingData> data) {
   return std::make_unique<Prefetcher>(
-      [train, rows, size = world.size(), rank = world.rank(),
+      [train = config.train(), data = std::move(data), size = world.size(), rank = world.rank(),
        unit = CapacityGroupRows(config.model().training_capacity())](int64_t number) {
-        const RowRange mine =
-            RowsOfMicroBatch(train, number % train.micro_batches(), size, rank, unit);
-        return rows.Rows(number / train.micro_batches(), mine.begin, mine.end);
+        const int64_t micro_batch = number % train.micro_batches();
+        return data->Rows(number / train.micro_batches(), RowsOfMicroBatch(train, micro_batch),
+                          RowsOfMicroBatch(train, micro_batch, size, rank, unit));
       });
 }
 
@@ -212,10 +206,11 @@ std::unique_ptr<LanguageModel> MakeModel(const RunConfig& config, const ProcessM
 }
 
 Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
-                 const std::vector<WeightedTokens>& train)
+                 std::shared_ptr<const TrainingData> data)
     : config_(config),
       mesh_(mesh),
-      batches_(MakeBatches(config, *mesh.world, train)),
+      data_(std::move(data)),
+      batches_(MakeBatches(config, *mesh.world, data_)),
       model_(MakeModel(config, mesh)),
       buffers_(MakeFlatBuffers(ApplyPatterns(config, model_->parameters()))),
       buckets_(
@@ -294,10 +289,8 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   mode.recompute = train.recompute() == TrainConfig::blocks;
   mode.key = StepKey(step);
   const ModelOutput output = model_->Forward(batch, mode);
-  // Divided by the labels of the whole batch, all of which count, so that every later reduction is
-  // a plain sum.
-  const double batch_labels =
-      static_cast<double>(train.batch_size()) * static_cast<double>(batch.labels_BS.size(1));
+  // Divided by the labels of the whole batch, so that every later reduction is a plain sum.
+  const auto batch_labels = static_cast<double>(data_->NumLabels(step));
   const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, batch_labels);
   const RouterLosses router = ComputeRouterLosses(
       output.routing, config_.model(), {train.micro_batches(), train.batch_size()}, *mesh_.world);
@@ -327,40 +320,9 @@ RandomKey Trainer::StepKey(int64_t step) const {
       .Derive(static_cast<uint64_t>(step));
 }
 
-std::optional<double> Trainer::Evaluate(const ValidationWindows& windows, int64_t max_windows,
-                                        const std::function<bool()>& stop) {
-  return EvaluateWindows(*model_, windows, max_windows, EvaluationPassOf(config_), *mesh_.world,
-                         stop);
-}
-
-EvaluationPass EvaluationPassOf(const RunConfig& config) {
-  const int64_t rows = std::max(1, config.train().batch_size() / config.train().micro_batches());
-  const int64_t unit = CapacityGroupRows(config.model().evaluation_capacity());
-  return {unit > 1 ? (rows + unit - 1) / unit * unit : rows, unit};
-}
-
-std::optional<double> EvaluateWindows(LanguageModel& model, const ValidationWindows& windows,
-                                      int64_t max_windows, const EvaluationPass& pass,
-                                      Communicator& world, const std::function<bool()>& stop) {
-  const at::NoGradGuard no_grad;
-  const int64_t stride =
-      max_windows <= 0 ? 1 : std::max<int64_t>(1, (windows.size() + max_windows - 1) / max_windows);
-  const int64_t chosen = (windows.size() + stride - 1) / stride;
-  std::array<double, 2> sums = {0, 0};  // of losses, of labels counted
-  for (int64_t begin = 0; begin < chosen; begin += pass.rows) {
-    if (stop && AnyRank(world, stop())) return std::nullopt;
-    const int64_t rows = std::min(pass.rows, chosen - begin);
-    const RowRange mine = UnitsOfRank(rows, pass.unit, world.size(), world.rank());
-    const Batch batch =
-        windows.Windows((begin + mine.begin) * stride, (begin + mine.end) * stride, stride)
-            .To(model.device());
-    const ModelOutput output = model.Forward(batch, ForwardMode{});
-    MarkProgress();
-    sums[0] += CrossEntropy(output.logits_TV, batch.labels_BS, 1.0).item<double>();
-    sums[1] += static_cast<double>(batch.labels_BS.ne(kIgnoredLabel).sum().item<int64_t>());
-  }
-  world.AllReduceSum(at::from_blob(sums.data(), {2}, at::kDouble));
-  return sums[0] / sums[1];
+std::optional<EvaluatedLosses> Trainer::Evaluate(const ValidationData& data, int64_t max_rows,
+                                                 const std::function<bool()>& stop) {
+  return EvaluateWindows(*model_, data, max_rows, config_, *mesh_.world, stop);
 }
 
 }  // namespace hypermoe

@@ -114,15 +114,14 @@ void MakeTrainer(std::shared_ptr<Communicator> world, Variant* variant) {
   constexpr int64_t kEpochsOfRows = 4;  // enough that no step sees a row twice
   const int64_t tokens = kEpochsOfRows * BatchTokens(config) * TotalSteps(config);
   variant->mesh = ProcessMesh::Create(std::move(world), degree);
-  variant->trainer = std::make_unique<Trainer>(config, variant->mesh,
-                                               RandomTokens(tokens, config.model().vocab_size()));
+  variant->trainer = std::make_unique<Trainer>(config, variant->mesh, RandomRows(config, tokens));
 }
 
 // A training step, or the loss alone of a pass over as many tokens.
 StepResult StepOrPass(int64_t step, Variant* variant) {
   if (variant->evaluated == nullptr) return variant->trainer->TrainStep(step);
   StepResult result;
-  result.loss = variant->trainer->Evaluate(*variant->evaluated, 0).value();
+  result.loss = variant->trainer->Evaluate(*variant->evaluated, 0)->loss;
   return result;
 }
 

@@ -43,7 +43,7 @@ TEST(CheckpointBytesTest, IsWhatACheckpointTakes) {
   for (const auto kind : {ModelConfig::dense, ModelConfig::moe, ModelConfig::hyper}) {
     const RunConfig config = TinyConfig(kind, 6, RuntimeConfig::float32);
     const ProcessMesh mesh = OneRankMesh();
-    Trainer trainer(config, mesh, TinyTokens());
+    Trainer trainer(config, mesh, TinyRows(config));
     const TemporaryFolder run;
     CheckpointInfo info;
     info.config = config;

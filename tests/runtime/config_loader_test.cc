@@ -331,11 +331,11 @@ TEST(ValidateConfigTest, ALengthInStepsOrInTokensIsNeeded) {
   EXPECT_THAT(ValidationErrorOf({"train.tokens=5"}),
               HasSubstr("train.steps (1000) and train.tokens (5) are both set"));
   EXPECT_THAT(ValidationErrorOf({"train.steps=0"}),
-              HasSubstr("train.steps (0) and train.tokens (0) are both 0"));
+              HasSubstr("train.steps, train.tokens and train.epochs are all 0"));
   // 32 rows of 128 tokens are 4096 tokens a step.
   EXPECT_THAT(ValidationErrorOf({"train.steps=0", "train.tokens=405504"}),
-              HasSubstr("optimizer.warmup_steps (100) must be at most the steps of train.tokens "
-                        "(99)"));
+              HasSubstr("optimizer.warmup_steps (100) must be at most the steps of the run (99, "
+                        "by train.tokens (405504))"));
   EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.tokens=405505"})).ok());
   EXPECT_THAT(ValidationErrorOf({"train.steps=0", "train.tokens=1000000000000000000"}),
               HasSubstr("are 244140625000000 steps"));

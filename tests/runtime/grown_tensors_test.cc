@@ -334,11 +334,11 @@ TEST(GrowthTest, CarriesMomentsByTheChainRule) {
 
 TEST(GrowthTest, ClonesSeparateInTraining) {
   const RunConfig from = Config(ModelConfig::hyper, 4), to = Config(ModelConfig::hyper, 8);
-  Trainer source(from, OneRankMesh(), TinyTokens());
+  Trainer source(from, OneRankMesh(), TinyRows(from));
   for (int64_t step = 0; step < 10; ++step) source.TrainStep(step);
   const GrowthPlan plan = *PlanGrowth(from, to);
   for (const double jitter : {0.0, kCloneJitter}) {
-    Trainer trainer(to, OneRankMesh(), TinyTokens());
+    Trainer trainer(to, OneRankMesh(), TinyRows(to));
     const GrownTensors tensors(SourceOf(source.model()), plan, trainer.model().parameters(),
                                std::nullopt);
     ASSERT_TRUE(FillParameters(tensors, "source", 8, trainer.buffers()).ok());

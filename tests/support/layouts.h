@@ -35,6 +35,9 @@ struct Outcome {
   at::Tensor tokens_LN, dropped_LN;
 };
 Outcome Compute(const RunConfig& config, const ProcessMesh& mesh);
+// The same on other data than TinyRows.
+Outcome Compute(const RunConfig& config, const ProcessMesh& mesh,
+                std::shared_ptr<const TrainingData> data);
 
 // |a - b| against |b|, or against 1e-3 where that is smaller.
 double RelativeError(double a, double b);
