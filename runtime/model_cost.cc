@@ -84,6 +84,12 @@ int64_t GenerationCost(const HyperConfig& hyper, const Sizes& s) {
   return selection + ProjectionInputs(hyper, s) * hidden + 2 * hidden * s.D * s.A + offsets;
 }
 
+// Multiply-adds that compute all experts' embeddings; without condition weights none.
+int64_t EncodingCost(const RunConfig& config, const Sizes& s) {
+  const bool encodes = config.model().kind() == ModelConfig::hyper && OfWeights(config.hyper());
+  return encodes ? s.sparse * s.N * WeightEncoder::kOperations : 0;
+}
+
 // Of GPT-2 without its feed-forward sub-layers.
 int64_t Gpt2Parameters(const Sizes& s) {
   const int64_t norm = 2 * s.D;
@@ -146,8 +152,7 @@ std::optional<ModelFlops> CountFlops(const RunConfig& config) {
   } else {
     flops.forward_per_token += generation;
   }
-  if (OfWeights(config.hyper()))
-    flops.generation_per_step += 2 * s.sparse * s.N * WeightEncoder::kOperations;
+  flops.generation_per_step += 2 * EncodingCost(config, s);
   return flops;
 }
 
