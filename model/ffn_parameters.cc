@@ -80,6 +80,22 @@ GroupedFfnWeights MakeSharedFfn(const std::string& prefix, const ModelConfig& co
   return MakeFfn(prefix + "shared_expert.", config, Init::Constant(0), Replicated(config, factory));
 }
 
+std::string FeedForwardPrefix(const ModelConfig& config, int64_t block) {
+  if (!HasEncoder(config)) return "h." + std::to_string(block) + ".mlp.";
+  const bool decoder = StackOf(config, block) == Stack::kDecoder;
+  return (decoder ? "decoder.block." : "encoder.block.") +
+         std::to_string(decoder ? block - EncoderBlocks(config) : block) + ".layer." +
+         (decoder ? "2" : "1") + ".mlp.";
+}
+
+ExpertMatrices NamesOfExpert(const ModelConfig& config, int64_t block, int64_t expert) {
+  const FfnStyle style = StyleOf(config);
+  const std::string prefix =
+      FeedForwardPrefix(config, block) + "experts.expert_" + std::to_string(expert) + ".";
+  return {prefix + style.up + ".weight", prefix + style.down + ".weight",
+          style.named_as == NamedAs::kTransposed};
+}
+
 at::Tensor MakeRouterMatrix(const std::string& prefix, const ModelConfig& config,
                             ParameterFactory& factory) {
   const std::vector<int64_t> shape = {config.hidden_size(), config.num_experts()};

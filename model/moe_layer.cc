@@ -52,7 +52,9 @@ MoeLayer::MoeLayer(const std::string& prefix, const ModelConfig& config, const S
       activation_(ActivationOf(config)),
       experts_(MakeExpertFfns(prefix, config, parts.dispatcher->local_experts(), factory)),
       side_(prefix, config, parts.adapter_width, factory),
-      parts_(parts) {}
+      parts_(parts) {
+  if (parts_.hyper != nullptr) parts_.hyper->SetExperts(parts_.sparse_index, experts_);
+}
 
 at::Tensor MoeLayer::Forward(const at::Tensor& x_TD, const MoePass& pass,
                              std::vector<RoutingResult>* routing) {

@@ -51,6 +51,9 @@ TensorRecipe RouterRecipe(const GrowthPlan& plan, const std::string& name) {
 TensorRecipe HyperRecipe(const GrowthPlan& plan, const std::string& name) {
   if (!plan.keeps_hypernetwork) return {Kind::kFresh, name, 1};
   if (absl::StartsWith(name, "hypermoe.expert_embedding.")) return {Kind::kMix, name, 1};
+  // The network's last convolution, after which relu keeps a positive factor.
+  if (absl::StartsWith(name, "hypermoe.weight_encoder.3."))
+    return {Kind::kCopy, name, plan.EncodesWhatItDid() ? plan.embedding.own : 1};
   const bool last = absl::StartsWith(name, "hypermoe.generator.") &&
                     (absl::StrContains(name, ".up.") || absl::StrContains(name, ".up_offset."));
   return {Kind::kCopy, name, last ? plan.hyper_scale : 1};

@@ -89,7 +89,8 @@ absl::Status CheckFits(const RunConfig& from, const RunConfig& to) {
   if (to.hyper().baked())
     return ConfigError("hyper.baked is set: only a finished model is baked, by `hypermoe export`");
   if (from.model().kind() != ModelConfig::hyper) return absl::OkStatus();
-  return CheckEqual(from.hyper(), to.hyper(), "hyper", {}, {"execution", "init", "preset"});
+  return CheckEqual(from.hyper(), to.hyper(), "hyper", {},
+                    {"execution", "init", "preset", "conv_grad_to_experts"});
 }
 
 // Of hyper.condition unselected, z binary; see growth_plan.h.
@@ -140,6 +141,12 @@ void AddChanges(const RunConfig& from, const RunConfig& to, double q, GrowthPlan
       to.hyper().init() != HyperConfig::zero_u) {
     add("hyper.init is ", HyperConfig::Initial_Name(to.hyper().init()),
         ", with which new HyperExperts are not zero (zero_u: they are)");
+  }
+  if (plan->keeps_hypernetwork && to.hyper().condition() == HyperConfig::weights &&
+      !plan->EncodesWhatItDid()) {
+    add("hyper.condition is weights, and embeddings of the new experts, computed from their "
+        "matrices, do not add up to those of the old ones unless model.top_k is ",
+        before.top_k() * plan->clones);
   }
 }
 

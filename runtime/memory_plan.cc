@@ -14,6 +14,7 @@
 #include "model/expert_capacity.h"
 #include "model/hyper_network.h"
 #include "model/selections.h"
+#include "model/weight_encoder.h"
 #include "parallel/adafactor.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/process_mesh.h"
@@ -142,6 +143,7 @@ class Planner {
   void AddSparse(Block* block) const;
   void AddSide(Block* block) const;
   std::vector<Block> Blocks() const;
+  int64_t EncoderGradients() const;
   int64_t CompiledKernels() const;
   Peak LargestPeak() const;
 
@@ -353,8 +355,16 @@ Planner::Peak Planner::LargestPeak() const {
   if (GeneratedOnce()) {
     consider(ids, D_ * A_ * config_.hyper().hidden_dim() * parameter_);
   }
+  if (Is(ModelConfig::hyper) && config_.hyper().condition() == HyperConfig::weights) {
+    consider(ids, WeightEncoder::kWorkspace * parameter_ + EncoderGradients());
+  }
   if (WithAdafactor()) consider(ids, AdafactorWorkspace());
   return largest;
+}
+
+// Of condition weights: what one layer's experts get from the embeddings' network.
+int64_t Planner::EncoderGradients() const {
+  return config_.hyper().conv_grad_to_experts() ? local_experts_ * 2 * D_ * F_ * parameter_ : 0;
 }
 
 // How many stay, measured over 3 and 40 steps: most for experts, whose numbers of rows differ from

@@ -6,6 +6,7 @@
 
 #include "model/config_values.h"
 #include "model/selections.h"
+#include "model/weight_encoder.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/run_length.h"
 
@@ -33,6 +34,7 @@ struct Sizes {
 int64_t Linear(int64_t in, int64_t out) { return in * out + out; }
 
 bool Hidden(const HyperConfig& hyper) { return hyper.condition() == HyperConfig::hidden; }
+bool OfWeights(const HyperConfig& hyper) { return hyper.condition() == HyperConfig::weights; }
 
 // Inputs of the map to k.
 int64_t ProjectionInputs(const HyperConfig& hyper, const Sizes& s) {
@@ -56,10 +58,13 @@ int64_t HyperParameters(const RunConfig& config, const Sizes& s) {
                 selection = hyper.selection_embedding_dim(), hidden = hyper.hidden_dim(),
                 generated = s.D * s.A;
   int64_t count = s.blocks * hyper.layer_embedding_dim();
-  if (!Hidden(hyper)) {
-    count += count_of(hyper.emb_scope()) * s.N * embedding +
-             count_of(hyper.sel_mlp_scope()) * (Linear(embedding, mlp) + Linear(mlp, selection));
+  if (OfWeights(hyper)) {
+    count += WeightEncoder::kParameters;
+  } else if (!Hidden(hyper)) {
+    count += count_of(hyper.emb_scope()) * s.N * embedding;
   }
+  if (!Hidden(hyper))
+    count += count_of(hyper.sel_mlp_scope()) * (Linear(embedding, mlp) + Linear(mlp, selection));
   int64_t generator = Linear(ProjectionInputs(hyper, s), hidden) + 2 * hidden * generated;
   if (hyper.lin_bias()) generator += 2 * generated;
   if (hyper.gen_bias()) generator += Linear(hidden, s.A) + Linear(hidden, s.D);
@@ -77,6 +82,12 @@ int64_t GenerationCost(const HyperConfig& hyper, const Sizes& s) {
   const int64_t selection =
       Hidden(hyper) ? 0 : s.N * embedding + embedding * mlp + mlp * hyper.selection_embedding_dim();
   return selection + ProjectionInputs(hyper, s) * hidden + 2 * hidden * s.D * s.A + offsets;
+}
+
+// Multiply-adds that compute all experts' embeddings; without condition weights none.
+int64_t EncodingCost(const RunConfig& config, const Sizes& s) {
+  const bool encodes = config.model().kind() == ModelConfig::hyper && OfWeights(config.hyper());
+  return encodes ? s.sparse * s.N * WeightEncoder::kOperations : 0;
 }
 
 // Of GPT-2 without its feed-forward sub-layers.
@@ -141,6 +152,7 @@ std::optional<ModelFlops> CountFlops(const RunConfig& config) {
   } else {
     flops.forward_per_token += generation;
   }
+  flops.generation_per_step += 2 * EncodingCost(config, s);
   return flops;
 }
 

@@ -39,7 +39,8 @@ struct ModelFlops {
   int64_t forward_per_token = 0;  // without generation
   int64_t experts_per_token = 0;  // the part of it that a token loses whom all experts drop
   // HyperExperts of all selections of all sparse layers, but at most one a token of the batch, once
-  // an optimizer step; in evaluation they are kept, so that a token's share goes to 0.
+  // an optimizer step; in evaluation they are kept, so that a token's share goes to 0. With
+  // condition weights also the embeddings of all experts.
   int64_t generation_per_step = 0;
 
   // Forward and backward, for steps of `batch_tokens` tokens of which experts drop a share.

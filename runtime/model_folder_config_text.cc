@@ -59,7 +59,16 @@ json CapacityBlock(const CapacityConfig& capacity) {
 json HypermoeBlock(RunConfig* config) {
   const ModelConfig::Kind kind = config->model().kind();
   json block = json::object();
-  if (kind == ModelConfig::hyper) block = Block(HyperKeys(), config);
+  if (kind == ModelConfig::hyper) {
+    block = Block(HyperKeys(), config);
+    RunConfig plain;
+    for (const FolderKey& key : WeightEncoderKeys()) {
+      json value = FieldValue(key.field, config);
+      if (config->hyper().condition() == HyperConfig::weights &&
+          value != FieldValue(key.field, &plain))
+        block[key.key] = std::move(value);
+    }
+  }
   if (kind == ModelConfig::adapter) block = Block(AdapterKeys(), config);
   if (!block.empty()) block["act"] = "relu";
   block["kind"] = FieldValue("model.kind", config);

@@ -131,6 +131,13 @@ const std::vector<FolderKey>& AdapterKeys() {
   return *keys;
 }
 
+const std::vector<FolderKey>& WeightEncoderKeys() {
+  static const auto* const keys =
+      new std::vector<FolderKey>{{"conv_act", "hyper.conv_act", {}},
+                                 {"conv_grad_to_experts", "hyper.conv_grad_to_experts", {}}};
+  return *keys;
+}
+
 FieldPlace FindPlace(const std::string& path, RunConfig* config) {
   google::protobuf::Message* section = config;
   const FieldDescriptor* field = nullptr;

@@ -111,6 +111,13 @@ std::array<double*, 5> LossesOf(StepResult* result) {
           &result->router_z_loss};
 }
 
+// Whether backward through the hypernetwork, after the last one of a step, adds to the experts.
+bool HyperNetworkAddsToExperts(const RunConfig& config) {
+  return config.model().kind() == ModelConfig::hyper &&
+         config.hyper().condition() == HyperConfig::weights &&
+         config.hyper().conv_grad_to_experts();
+}
+
 // Fills in the global losses, the norm and whether the step was skipped. Everything comes from the
 // device in one copy: the host waits for it once. Returns whether this rank's own losses are
 // finite.
@@ -297,7 +304,8 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   watch.Lap("forward", &result->seconds.forward);
   MarkPhase("backward");
 
-  if (micro_batch + 1 == train.micro_batches()) reducer_.Arm();
+  if (micro_batch + 1 == train.micro_batches() && !HyperNetworkAddsToExperts(config_))
+    reducer_.Arm();
   (language_model + router.Total()).backward();
   watch.Lap("backward", &result->seconds.backward);
   const auto add = [](at::Tensor& sum, const at::Tensor& share) {

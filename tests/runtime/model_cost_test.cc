@@ -112,6 +112,24 @@ TEST(CountFlopsTest, TrainingIsThreeForwardsAndGenerationOnceAStep) {
   EXPECT_EQ(flops.TrainingPerToken(16, 0.25), 3 * (3664 - 3 * 384 / 4) + 3 * 16752 / 16);
 }
 
+// Two sparse layers of 8 experts: 384 * 144 tiles of 25 in two channels, times 2 and 32; 8 * 8 of 9
+// in 32 channels, times 32 and 128. Without tokens that share HyperExperts too.
+TEST(CountFlopsTest, EncodesAllExpertsOnceAStep) {
+  const std::vector<std::string> sizes = {
+      "model.kind=hyper",    "model.hidden_size=768",   "model.num_heads=12",
+      "model.ffn_size=3072", "model.sparse_layers=1,2", "hyper.expert_embedding_dim=128"};
+  constexpr int64_t kExpert = 384 * 144 * (2 * 25 + 2 * 32) + 64 * (9 * 32 + 32 * 128);
+  for (const char* z : {"hyper.z=binary", "hyper.z=one_minus_prob"}) {
+    std::vector<std::string> learned = sizes, encoded = sizes;
+    learned.push_back(z);
+    encoded.insert(encoded.end(), {z, "hyper.condition=weights"});
+    const ModelFlops of_learned = *CountFlops(SmallConfig(learned)),
+                     of_encoded = *CountFlops(SmallConfig(encoded));
+    EXPECT_EQ(of_encoded.forward_per_token, of_learned.forward_per_token);
+    EXPECT_EQ(of_encoded.generation_per_step, of_learned.generation_per_step + 2 * 2 * 8 * kExpert);
+  }
+}
+
 // 2 * 768 * (2304 + 768) + 1536 * 1025 and 4 * 768 * 3072 in each of 12 blocks, 2 * 768 * 50257.
 TEST(CountFlopsTest, OfGpt2Small) {
   const ModelFlops flops = *CountFlops(Config(
@@ -168,6 +186,19 @@ TEST(CountParametersTest, EqualsWhatIsBuiltUnderEveryOption) {
     EXPECT_EQ(counted.hyper, built.hyper) << option;
     EXPECT_EQ(counted.experts, built.experts) << option;
   }
+}
+
+TEST(CountParametersTest, TheNetworkOfWeightsStandsInPlaceOfEmbeddings) {
+  const std::vector<std::string> sizes = {
+      "model.kind=hyper",      "model.hidden_size=720",  "model.num_heads=2",
+      "model.ffn_size=1920",   "model.num_experts=2",    "model.sparse_layers=1,2",
+      "hyper.emb_scope=layer", "hyper.bottleneck_dim=2", "hyper.expert_embedding_dim=128"};
+  std::vector<std::string> encoded = sizes;
+  encoded.push_back("hyper.condition=weights");
+  const RunConfig config = SmallConfig(encoded);
+  EXPECT_EQ(CountParameters(config).hyper,
+            CountParameters(SmallConfig(sizes)).hyper - 2 * 2 * 128 + 4692);
+  EXPECT_EQ(CountParameters(config).hyper, CountBuilt(config).hyper);
 }
 
 TEST(CountParametersTest, EqualsWhatIsBuiltOfASwitchTransformer) {

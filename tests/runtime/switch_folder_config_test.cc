@@ -139,8 +139,10 @@ TEST(SwitchFolderConfigTest, WhatIsNotAsItMustBeIsRefused) {
       {TinySwitch({{"is_encoder_decoder", false}}), ExitCode::kConfig, "'is_encoder_decoder'"},
       {TinySwitch({{"encoder_sparse_step", 0}, {"decoder_sparse_step", 0}}), ExitCode::kConfig,
        "no block is sparse"},
-      {TinySwitch({{"hypermoe", {{"condition", "weights"}}}}), ExitCode::kConfig,
-       "'hypermoe.condition'"},
+      {TinySwitch({{"hypermoe", {{"condition", "weights"}}}}), ExitCode::kBadData,
+       "'hypermoe.condition' is \"weights\", expected another one, or a model of width 720 to "
+       "1439, "
+       "inner width 1920 to 3839 and 'hypermoe.expert_embedding_dim' 128; they are 6, 10 and 128"},
       {TinyT5({{"feed_forward_proj", "gated-gelu"}}), ExitCode::kConfig, "'feed_forward_proj' is"},
       {TinyT5({{"is_gated_act", true}}), ExitCode::kConfig, "'is_gated_act' is true"},
       {TinyT5({{"tie_word_embeddings", false}}), ExitCode::kConfig, "'tie_word_embeddings'"},
