@@ -32,5 +32,9 @@ GroupedFfnWeights MakeSharedFfn(const std::string& prefix, const ModelConfig& co
 // [N,D], N(0, 1) times initializer_factor. prefix: "h.3.mlp.router.".
 at::Tensor MakeRouterMatrix(const std::string& prefix, const ModelConfig& config,
                             ParameterFactory& factory);
+// What is added to its logits, [N]: prefix + "classifier.bias", which starts at zero; undefined
+// without model.router_bias, which switch_transformers alone have.
+at::Tensor MakeRouterBias(const std::string& prefix, const ModelConfig& config,
+                          ParameterFactory& factory);
 
 }  // namespace hypermoe
