@@ -1,5 +1,7 @@
 #include "model/ffn_parameters.h"
 
+#include <c10/util/Exception.h>
+
 #include <cmath>
 #include <functional>
 #include <vector>
@@ -105,6 +107,13 @@ at::Tensor MakeRouterMatrix(const std::string& prefix, const ModelConfig& config
   return factory.Make(prefix + "classifier.weight", shape,
                       Init::Normal(config.initializer_factor()), ParameterGroup::kDense,
                       NamedAs::kTransposed);
+}
+
+at::Tensor MakeRouterBias(const std::string& prefix, const ModelConfig& config,
+                          ParameterFactory& factory) {
+  if (!config.router_bias()) return {};
+  TORCH_CHECK(HasEncoder(config), "model.router_bias is of family switch_transformers alone");
+  return factory.Make(prefix + "classifier.bias", {config.num_experts()}, Init::Constant(0));
 }
 
 }  // namespace hypermoe

@@ -44,5 +44,9 @@ ExpertMatrices NamesOfExpert(const ModelConfig& config, int64_t block, int64_t e
 // [N,D], N(0, 1) times initializer_factor. prefix: "h.3.mlp.router.".
 at::Tensor MakeRouterMatrix(const std::string& prefix, const ModelConfig& config,
                             ParameterFactory& factory);
+// What is added to its logits, [N]: prefix + "classifier.bias", which starts at zero; undefined
+// without model.router_bias, which switch_transformers alone have.
+at::Tensor MakeRouterBias(const std::string& prefix, const ModelConfig& config,
+                          ParameterFactory& factory);
 
 }  // namespace hypermoe

@@ -271,6 +271,32 @@ absl::Status CheckOptimizer(const OptimizerConfig& optimizer) {
   return absl::OkStatus();
 }
 
+absl::Status CheckLossNorm(const RunConfig& config) {
+  if (config.train().loss_norm() == TrainConfig::all_tokens || !config.data().task().empty())
+    return absl::OkStatus();
+  return ConfigError(
+      "train.loss_norm is own_means, but without data.task every row has equally many labels, so "
+      "that the means of all micro-batches and ranks count like their tokens: leave it out");
+}
+
+// That a training run has what Hugging Face's habits are about.
+absl::Status CheckRouterHabits(const RunConfig& config) {
+  const ModelConfig& model = config.model();
+  if (model.router_jitter_in_place() && model.router_jitter() == 0) {
+    return ConfigError(
+        "model.router_jitter_in_place is set, but model.router_jitter is 0, so that there is no "
+        "jitter: set it above 0, or leave model.router_jitter_in_place out");
+  }
+  if (model.router_choice_rounded() && config.runtime().dtype() != RuntimeConfig::bfloat16) {
+    return ConfigError(
+        absl::StrCat("model.router_choice_rounded is set, but runtime.dtype is ",
+                     RuntimeConfig::Dtype_Name(config.runtime().dtype()),
+                     ", in which no probability is rounded: set it to bfloat16, or leave "
+                     "model.router_choice_rounded out"));
+  }
+  return absl::OkStatus();
+}
+
 // The first difference below `path`, as an error.
 absl::Status CompareFields(const Message& before, const Message& now, const std::string& path,
                            const std::string& run_dir) {
@@ -323,6 +349,8 @@ absl::Status ValidateConfig(const RunConfig& config) {
                                     ") must be at most train.batch_size (", train.batch_size(),
                                     "): change either"));
   }
+  RETURN_IF_ERROR(CheckLossNorm(config));
+  RETURN_IF_ERROR(CheckRouterHabits(config));
   RETURN_IF_ERROR(CheckOptimizer(config.optimizer()));
   RETURN_IF_ERROR(CheckWarmup(config.optimizer()));
   RETURN_IF_ERROR(CheckLength(config));

@@ -56,6 +56,8 @@ absl::Status CheckSparsity(const ModelConfig& from, const ModelConfig& to) {
         " differs from that of the model to start from, which is sparse already: give the same "
         "blocks"));
   }
+  // One that there was not starts at zero.
+  if (from.router_bias()) RETURN_IF_ERROR(CheckEqual(from, to, "model", {"router_bias"}));
   const int experts = from.num_experts();
   if (to.num_experts() % experts == 0) return absl::OkStatus();
   return ConfigError(absl::StrCat(to.num_experts(), " experts are no multiple of the ", experts,

@@ -166,7 +166,6 @@ void AddFixedKeys(const RunConfig& model, const std::string& dtype, json* top) {
     if (model.model().kind() == ModelConfig::dense) return;
     top->update({{"add_router_probs", false},
                  {"num_selected_experts", 1},
-                 {"router_bias", false},
                  {"router_dtype", "float32"},
                  {"router_ignore_padding_tokens", false},
                  {"router_type", "tokens_masked"}});

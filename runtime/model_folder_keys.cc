@@ -68,6 +68,7 @@ const std::vector<FolderKey>& SwitchKeys() {
   static const auto* const keys = [] {
     auto* const all = new std::vector<FolderKey>(EncoderDecoderKeys(768, 12, 12));
     all->insert(all->end(), {{"num_experts", "model.num_experts", 8},
+                             {"router_bias", "model.router_bias", {}},
                              {"router_jitter_noise", "model.router_jitter", 0.01},
                              {"router_z_loss_coef", "model.router_z_coefficient", 0.001},
                              {"router_aux_loss_coef", "model.balance_loss.coefficient", 0.001}});

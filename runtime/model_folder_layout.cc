@@ -148,7 +148,8 @@ class Layout {
 
   void Router(const std::string& prefix) const {
     const int64_t experts = model_.num_experts();
-    if (HasEncoder(model_)) return Linear(prefix + "classifier", experts, width_, false);
+    if (HasEncoder(model_))
+      return Linear(prefix + "classifier", experts, width_, model_.router_bias());
     visit_(prefix + "w_gate", {width_, experts});
     if (model_.router() == ModelConfig::noisy_topk) visit_(prefix + "w_noise", {width_, experts});
   }

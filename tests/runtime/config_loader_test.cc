@@ -331,6 +331,33 @@ TEST(ValidateConfigTest, WhatAFamilyDoesNotUseIsNamed) {
               HasSubstr("set the scope to stack_row"));
 }
 
+TEST(ValidateConfigTest, ADenseModelSetsNothingOfExperts) {
+  for (const char* set :
+       {"model.expert_dropout=0.4", "model.encoder_sparse_step=1", "model.decoder_sparse_step=0",
+        "model.router_bias=true", "model.router_choice_rounded=true"}) {
+    EXPECT_THAT(ValidationErrorOf(Switch({"model.kind=dense", set})),
+                AllOf(HasSubstr(std::string(set).substr(0, std::string(set).find('='))),
+                      HasSubstr("kind dense has no experts")))
+        << set;
+  }
+  EXPECT_TRUE(ValidateConfig(*LoadConfig("", Switch({"model.kind=dense"}))).ok());
+}
+
+TEST(ValidateConfigTest, HuggingFacesHabitsNeedWhatTheyAreAbout) {
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.router_jitter_in_place=true"})),
+              HasSubstr("model.router_jitter is 0"));
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.router_choice_rounded=true"})),
+              HasSubstr("runtime.dtype is float32"));
+  EXPECT_TRUE(
+      ValidateConfig(
+          *LoadConfig("", Switch({"model.router_jitter_in_place=true", "model.router_jitter=0.01",
+                                  "model.router_choice_rounded=true", "runtime.dtype=bfloat16",
+                                  "model.router_bias=true"})))
+          .ok());
+  EXPECT_THAT(ValidationErrorOf({"model.router_bias=true"}), HasSubstr("model.family is gpt2"));
+  EXPECT_THAT(ValidationErrorOf({"train.loss_norm=own_means"}), HasSubstr("without data.task"));
+}
+
 TEST(ValidateConfigTest, ASwitchTransformerFitsTogether) {
   EXPECT_THAT(ValidationErrorOf(Switch({"model.num_heads=3"})), HasSubstr("model.num_heads (3)"));
   EXPECT_TRUE(
