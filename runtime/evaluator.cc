@@ -12,7 +12,6 @@
 namespace hypermoe {
 namespace {
 
-// Of the run's own validation tokens, checked to be the ones it was trained with, or of a file's.
 absl::StatusOr<ValidationWindows> OpenWindows(const EvaluateOptions& options,
                                               const CheckpointInfo& info) {
   const RunConfig& config = info.config;
@@ -38,15 +37,21 @@ absl::StatusOr<ValidationWindows> OpenWindows(const EvaluateOptions& options,
 
 }  // namespace
 
+absl::StatusOr<ValidationWindows> OpenEvaluationWindows(const EvaluateOptions& options,
+                                                        const CheckpointInfo& info) {
+  ASSIGN_OR_RETURN(ValidationWindows windows, OpenWindows(options, info));
+  if (windows.num_predictions() == 0) {
+    return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
+  }
+  return windows;
+}
+
 absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,
                                         std::shared_ptr<Communicator> world, int expert_parallel) {
   ASSIGN_OR_RETURN(const LoadedModel loaded,
                    LoadModel(options.checkpoint, options.dtype, world, expert_parallel));
-  const absl::StatusOr<ValidationWindows> windows = OpenWindows(options, loaded.info);
+  const absl::StatusOr<ValidationWindows> windows = OpenEvaluationWindows(options, loaded.info);
   RETURN_IF_ERROR(Agree(*world, windows.status()));
-  if (windows->num_predictions() == 0) {
-    return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
-  }
   EvaluateResult result;
   result.loss =
       EvaluateWindows(*loaded.model, *windows, 0, EvaluationPassOf(loaded.info.config), *world)
