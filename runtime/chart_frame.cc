@@ -94,8 +94,10 @@ void ChartScale::SetTicks() {
 }
 
 bool ChartScale::Shows(double value) const {
-  const double slack = 1e-9 * (high_ - low_);
-  return std::isfinite(value) && value >= low_ - slack && value <= high_ + slack;
+  if (logarithmic_ && !(value > 0)) return false;
+  const double at = Position(value), low = Position(low_), high = Position(high_);
+  const double slack = 1e-9 * (high - low);
+  return std::isfinite(value) && at >= low - slack && at <= high + slack;
 }
 
 double ChartScale::Position(double value) const { return logarithmic_ ? std::log10(value) : value; }

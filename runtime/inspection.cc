@@ -94,7 +94,15 @@ absl::StatusOr<Inspection> Read(const InspectOptions& options) {
   const std::string metrics = MetricsPath(options, stored);
   if (metrics.empty()) return found;
   ASSIGN_OR_RETURN(found.recorded, ReadRecordedUsage(metrics, found.info.step));
-  return found;
+  if (!found.recorded.has_value()) return found;
+  const ModelConfig& model = stored.model.config.model();
+  const Matrix& tokens_LN = found.recorded->tokens_LN;
+  const auto layers = static_cast<int64_t>(SparseLayers(model).size());
+  if (tokens_LN.rows == layers && tokens_LN.columns == model.num_experts()) return found;
+  return DataError(absl::StrCat(Printable(metrics), ": tokens of ", tokens_LN.columns,
+                                " experts in ", tokens_LN.rows, " layers, but the model has ",
+                                model.num_experts(), " experts in ", layers,
+                                ": it is the record of another model; move it away"));
 }
 
 // Nothing without data, and for a model without experts.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "kernels/keyed_random.h"
 #include "runtime/expert_embeddings.h"
@@ -99,7 +101,8 @@ TEST(TsneTest, GradientIsThatOfTheDivergence) {
 }
 
 TEST(TsneTest, SeparatesPlantedGroups) {
-  for (const auto& [points, groups] : {std::pair<int64_t, int64_t>{8, 2}, {16, 4}, {64, 8}}) {
+  const std::vector<std::pair<int64_t, int64_t>> cases = {{8, 2}, {16, 4}, {64, 8}};
+  for (const auto& [points, groups] : cases) {
     const auto map = MakeTsneMap(DistancesOf(Planted(points, groups)), 1);
     ASSERT_TRUE(map.has_value());
     const Matrix distances = DistancesOf(map->points_N2);
