@@ -32,6 +32,7 @@ JobBody DefineVerify(CLI::App& app);
 JobBody DefineUpcycle(CLI::App& app);
 JobBody DefineGrow(CLI::App& app);
 JobBody DefineCheckpoint(CLI::App& app);
+JobBody DefineInspect(CLI::App& app);
 JobBody DefineEnv(CLI::App& app);
 
 // --set PATH=VALUE, once for each change. The vector must outlive the parsing.

@@ -36,6 +36,8 @@ constexpr Command kCommands[] = {
     {"upcycle", "Make a mixture of experts of a dense model that computes the same", DefineUpcycle},
     {"grow", "Make a model with more experts that computes the same", DefineGrow},
     {"checkpoint", "Verify, list and reshard checkpoints", DefineCheckpoint},
+    {"inspect", "What a model's parameters, experts and embeddings are like, as a page",
+     DefineInspect},
     {"env", "Versions, processor, memory and limits of every rank", DefineEnv},
 };
 

@@ -62,6 +62,7 @@ at::Tensor FeedForward::Forward(const at::Tensor& x_TD, const at::Tensor& row_id
   pass.noise.row_ids_B = row_ids_B;
   pass.capacity = CapacityOf(mode);
   pass.dropout = DropoutOf(ExpertInnerDropoutOf(config_), x_TD, row_ids_B, mode);
+  pass.measure = mode.measure;
   pass.record = record;
   return moe_->Forward(x_TD, pass, routing);
 }

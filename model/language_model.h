@@ -43,6 +43,7 @@ struct KeyValueCache {
 struct ForwardMode {
   bool training = false;           // dropout acts
   bool recompute = false;          // blocks: see recomputed_block.h; gradients must be enabled
+  bool measure = false;            // RoutingResult::squares_2
   RandomKey key;                   // of this step; only looked at in training
   KeyValueCache* cache = nullptr;  // append to and attend to these positions (decoding): no
                                    // capacity limits the decoder then

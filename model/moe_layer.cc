@@ -1,6 +1,7 @@
 #include "model/moe_layer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
@@ -13,6 +14,7 @@
 #include "kernels/combine_rows.h"
 #include "kernels/host_read.h"
 #include "kernels/select_rows.h"
+#include "kernels/sum_of_squares.h"
 #include "model/expert_capacity.h"
 #include "model/ffn_parameters.h"
 #include "model/gated_rows.h"
@@ -37,6 +39,20 @@ at::Tensor RowPerChoice(const at::Tensor& x_TD, int64_t top_k) {
 at::Tensor ChoiceIds(const at::Tensor& token_ids_T, int64_t top_k) {
   const at::Tensor choices_K = at::arange(top_k, token_ids_T.options());
   return (token_ids_T.unsqueeze(1) * top_k + choices_K).flatten();
+}
+
+// RoutingResult::squares_2 of outputs of experts [C,D], as CombineRows takes them, and HyperExperts
+// [.,D] in any order.
+at::Tensor SquaresOf(const at::Tensor& rows_CD, const at::Tensor& gate_TK,
+                     const at::Tensor& position_C, const at::Tensor& hyper_TD) {
+  const at::NoGradGuard no_grad;
+  const auto squares = [](const at::Tensor& x_TD) {
+    const bool narrow = x_TD.scalar_type() == at::kBFloat16;
+    return SumOfSquares({(narrow ? x_TD.to(at::kFloat) : x_TD).contiguous()}, x_TD.device());
+  };
+  const at::Tensor experts_TD =
+      CombineRows(rows_CD.detach(), gate_TK.detach(), position_C, {}, BaseOrder::kTokens);
+  return at::cat({squares(experts_TD), squares(hyper_TD.detach())});
 }
 
 InnerDropout OfSharedExpert(InnerDropout dropout) {
@@ -66,10 +82,12 @@ at::Tensor MoeLayer::Forward(const at::Tensor& x_TD, const MoePass& pass,
   }
   MoeRecord own_record;
   MoeRecord* record = pass.record != nullptr ? pass.record : &own_record;
+  const bool measure = pass.measure && record->plan == nullptr && parts_.hyper != nullptr;
   const RoutingResult decision = Route(x_TD, pass, record);
   routing->push_back(decision);
-  return AtOwner() ? ApplyAtOwner(x_TD, decision, pass.dropout, record)
-                   : ApplyAtSource(x_TD, decision, pass.dropout, record);
+  at::Tensor* squares_2 = measure ? &routing->back().squares_2 : nullptr;
+  return AtOwner() ? ApplyAtOwner(x_TD, decision, pass.dropout, record, squares_2)
+                   : ApplyAtSource(x_TD, decision, pass.dropout, record, squares_2);
 }
 
 // Chooses experts and starts the dispatch plan, or takes both from the record.
@@ -148,7 +166,8 @@ at::Tensor MoeLayer::HyperAtSource(const at::Tensor& x_TD, const at::Tensor& sor
 // expert or adapter. They are computed while the tokens are on their way to the experts, in
 // backward while the gradients come back.
 at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
-                                   const InnerDropout& dropout, MoeRecord* record) const {
+                                   const InnerDropout& dropout, MoeRecord* record,
+                                   at::Tensor* squares_2) const {
   const TokenDispatcher& dispatcher = *parts_.dispatcher;
   const std::shared_ptr<DispatchPlan>& plan = record->plan;
   const int64_t top_k = decision.gate_TK.size(1), width = x_TD.size(1);
@@ -171,18 +190,23 @@ at::Tensor MoeLayer::ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& 
   }
   const at::Tensor back_SD =
       Combine(RunExperts(rows_RD, plan->rows_per_local_expert, of_rows), record);
-  const at::Tensor y_TD =
-      CombineRows(dispatcher.Restore(back_SD, plan), decision.gate_TK, PositionsOf(*plan), hyper_TD,
-                  InExpertOrder(top_k) ? BaseOrder::kRows : BaseOrder::kTokens);
+  const at::Tensor expert_CD = dispatcher.Restore(back_SD, plan);
+  if (squares_2 != nullptr) {
+    *squares_2 = SquaresOf(expert_CD, decision.gate_TK, PositionsOf(*plan), hyper_TD);
+  }
+  const at::Tensor y_TD = CombineRows(expert_CD, decision.gate_TK, PositionsOf(*plan), hyper_TD,
+                                      InExpertOrder(top_k) ? BaseOrder::kRows : BaseOrder::kTokens);
   return side_TD.defined() ? y_TD + side_TD : y_TD;
 }
 
 // Both act where experts are: the HyperExpert with the first choice. What they need travels with
 // the row, and its gradient comes back so: the gate, 0 where the expert has no room; the
 // HyperExpert's factor; (K > 1) the number of its selection, -1 for other choices than the first;
-// and with dropout in experts the choice's number.
+// and with dropout in experts the choice's number. With several choices no rank sees what the
+// experts together add to a token, so squares_2 is left as it is.
 at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& decision,
-                                  const InnerDropout& dropout, MoeRecord* record) const {
+                                  const InnerDropout& dropout, MoeRecord* record,
+                                  at::Tensor* squares_2) const {
   const TokenDispatcher& dispatcher = *parts_.dispatcher;
   const std::shared_ptr<DispatchPlan>& plan = record->plan;
   const int64_t tokens = x_TD.size(0), width = x_TD.size(1), top_k = decision.gate_TK.size(1);
@@ -223,6 +247,7 @@ at::Tensor MoeLayer::ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& d
   const at::Tensor expert_RD = record->taken_TK.defined()
                                    ? RunExpertsWhereTaken(rows_RD, gate_R1, *plan, of_rows)
                                    : RunExperts(rows_RD, plan->rows_per_local_expert, of_rows);
+  if (squares_2 != nullptr && top_k == 1) *squares_2 = SquaresOf(expert_RD, gate_R1, {}, hyper_RD);
   const at::Tensor back_SD =
       Combine(CombineRows(expert_RD, gate_R1, {}, hyper_RD, BaseOrder::kTokens), record);
   const at::Tensor y_CD = dispatcher.Unpermute(dispatcher.Restore(back_SD, plan), plan);

@@ -48,6 +48,7 @@ struct MoePass {
   CapacityConfig capacity;
   // Within experts and the shared expert; its token_ids_R are those of the T tokens.
   InnerDropout dropout;
+  bool measure = false;         // RoutingResult::squares_2; not when a record is followed
   MoeRecord* record = nullptr;  // filled if it is empty, otherwise followed; null: neither
 };
 
@@ -74,10 +75,13 @@ class MoeLayer {
   RowsUnderWay StartDispatch(const at::Tensor& sent_SD, MoeRecord* record) const;
   at::Tensor FinishDispatch(RowsUnderWay rows, MoeRecord* record) const;
   at::Tensor Combine(const at::Tensor& rows_RD, MoeRecord* record) const;
+  // squares_2: where to write RoutingResult::squares_2; null: nowhere.
   at::Tensor ApplyAtSource(const at::Tensor& x_TD, const RoutingResult& decision,
-                           const InnerDropout& dropout, MoeRecord* record) const;
+                           const InnerDropout& dropout, MoeRecord* record,
+                           at::Tensor* squares_2) const;
   at::Tensor ApplyAtOwner(const at::Tensor& x_TD, const RoutingResult& decision,
-                          const InnerDropout& dropout, MoeRecord* record) const;
+                          const InnerDropout& dropout, MoeRecord* record,
+                          at::Tensor* squares_2) const;
   at::Tensor HyperFactor(const RoutingResult& decision) const;
   // Whether HyperExperts see rows by the expert that their token has chosen, or no HyperExpert is.
   bool InExpertOrder(int64_t top_k) const {

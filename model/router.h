@@ -35,6 +35,10 @@ struct RoutingResult {
   // differentiable; undefined where there was no noise.
   at::Tensor load_TN;
   at::Tensor taken_TK;  // bool: the chosen expert has room for the token; undefined: for all
+  // Set by the layer where it was asked to measure and has HyperExperts that can be told from the
+  // experts: float64 [2], the sums of squares of what the experts (gates included) and the
+  // HyperExperts add to the tokens that were worked on here, on the device.
+  at::Tensor squares_2;
   // Set by the layer: how many rows the tokens are of, and in which stack it is.
   int64_t num_rows = 0;
   Stack stack = Stack::kDecoder;

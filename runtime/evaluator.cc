@@ -15,7 +15,6 @@ namespace {
 
 using Windows = std::shared_ptr<const ValidationData>;
 
-// Of the run's own validation, checked to be what it was trained with, or of a file.
 absl::StatusOr<Windows> OpenWindows(const EvaluateOptions& options, const CheckpointInfo& info) {
   const RunConfig& config = info.config;
   if (!options.data.empty()) {
@@ -40,15 +39,21 @@ absl::StatusOr<Windows> OpenWindows(const EvaluateOptions& options, const Checkp
 
 }  // namespace
 
+absl::StatusOr<Windows> OpenEvaluationWindows(const EvaluateOptions& options,
+                                              const CheckpointInfo& info) {
+  ASSIGN_OR_RETURN(const Windows windows, OpenWindows(options, info));
+  if (windows->num_predictions() == 0) {
+    return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
+  }
+  return windows;
+}
+
 absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,
                                         std::shared_ptr<Communicator> world, int expert_parallel) {
   ASSIGN_OR_RETURN(const LoadedModel loaded,
                    LoadModel(options.checkpoint, options.dtype, world, expert_parallel));
-  const absl::StatusOr<Windows> windows = OpenWindows(options, loaded.info);
+  const absl::StatusOr<Windows> windows = OpenEvaluationWindows(options, loaded.info);
   RETURN_IF_ERROR(Agree(*world, windows.status()));
-  if ((*windows)->num_predictions() == 0) {
-    return DataError(options.data + " has fewer than 2 tokens: there is nothing to predict");
-  }
   EvaluateResult result;
   result.loss =
       EvaluateWindows(*loaded.model, **windows, 0, loaded.info.config, *world).value().loss;

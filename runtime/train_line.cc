@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -57,11 +58,19 @@ nlohmann::json TrainLine(int64_t step, int64_t tokens, const StepRate& rate,
                            {"all_to_all", s.all_to_all}}},
                          {"expert_load", load},
                          {"expert_load_max_over_mean", result.LoadMaxOverMean()},
+                         {"idle_experts", result.IdleExperts()},
                          {"dropped_tokens", dropped},
+                         {"dropped_share", result.DroppedShare()},
                          {"memory_bytes", result.memory_bytes},
                          {"bytes_sent", result.BytesSent()},
                          {"traffic", TrafficOf(result)}};
   if (rate.mfu.has_value()) line["mfu"] = *rate.mfu;
+  const std::vector<double>& shares = result.hyper_shares;
+  if (!shares.empty()) {
+    line["hyper_shares"] = shares;
+    line["hyper_share"] =
+        std::accumulate(shares.begin(), shares.end(), 0.0) / static_cast<double>(shares.size());
+  }
   return line;
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/stack.h>
 
@@ -117,6 +118,16 @@ int64_t CountParts(const RunConfig& config, int world_size) {
   return parts;
 }
 
+// [L,2], or empty where a layer has none.
+at::Tensor SquaresOf(const std::vector<RoutingResult>& routing) {
+  std::vector<at::Tensor> squares;
+  for (const RoutingResult& layer : routing) {
+    if (!layer.squares_2.defined()) return at::empty({0, 2}, at::kDouble);
+    squares.push_back(layer.squares_2);
+  }
+  return squares.empty() ? at::empty({0, 2}, at::kDouble) : at::stack(squares);
+}
+
 std::array<double*, 5> LossesOf(StepResult* result) {
   return {&result->loss, &result->balance_loss, &result->importance_loss, &result->load_loss,
           &result->router_z_loss};
@@ -129,34 +140,52 @@ bool HyperNetworkAddsToExperts(const RunConfig& config) {
          config.hyper().conv_grad_to_experts();
 }
 
+// This rank's own of a step.
+struct OwnFigures {
+  bool losses_finite = true;
+  std::vector<double> squares;  // DeviceFigures::squares_L2
+};
+
 // Fills in the global losses, the norm and whether the step was skipped. Everything comes from the
-// device in one copy: the host waits for it once. Returns whether this rank's own losses are
-// finite.
-bool ReadFigures(const StepDecision& decision, const at::Tensor& own_losses_5,
-                 const at::Tensor& tokens_LN, const at::Tensor& dropped_LN, StepResult* result) {
+// device in one copy: the host waits for it once.
+OwnFigures ReadFigures(const StepDecision& decision, const at::Tensor& own_losses_5,
+                       const at::Tensor& squares_L2, const at::Tensor& tokens_LN,
+                       const at::Tensor& dropped_LN, StepResult* result) {
   const auto wide = [&](const at::Tensor& tensor) {
     return tensor.reshape({-1}).to(own_losses_5.device(), at::kDouble);
   };
-  const at::Tensor all = at::cat({decision.losses, own_losses_5, decision.gradient_norm,
-                                  wide(decision.skip), wide(tokens_LN), wide(dropped_LN)})
-                             .cpu();
+  const at::Tensor all =
+      at::cat({decision.losses, own_losses_5, decision.gradient_norm, wide(decision.skip),
+               wide(squares_L2), wide(tokens_LN), wide(dropped_LN)})
+          .cpu();
   const double* next = all.const_data_ptr<double>();
   for (double* loss : LossesOf(result)) *loss = *next++;
-  bool own_finite = true;
-  for (int64_t i = 0; i < own_losses_5.numel(); ++i) own_finite &= std::isfinite(*next++);
+  OwnFigures own;
+  for (int64_t i = 0; i < own_losses_5.numel(); ++i) own.losses_finite &= std::isfinite(*next++);
   result->gradient_norm = *next++;
   result->skipped = *next++ != 0;
+  own.squares.assign(next, next + squares_L2.numel());
+  next += squares_L2.numel();
   // Counts are whole below 2^53.
   const at::Tensor counts = all.slice(0, next - all.const_data_ptr<double>()).to(at::kLong);
   result->tokens_LN = counts.narrow(0, 0, tokens_LN.numel()).view(tokens_LN.sizes());
   result->dropped_LN =
       counts.narrow(0, tokens_LN.numel(), dropped_LN.numel()).view(dropped_LN.sizes());
-  return own_finite;
+  return own;
+}
+
+// By layer, of sums of squares over all ranks.
+std::vector<double> SharesOf(const std::vector<double>& squares) {
+  std::vector<double> shares;
+  for (size_t i = 0; i + 1 < squares.size(); i += 2)
+    shares.push_back(squares[i] > 0 ? std::sqrt(squares[i + 1] / squares[i]) : 0);
+  return shares;
 }
 
 // Turns this rank's shares into global values by two small all-reduces: sums of bytes and votes,
 // means of calls and seconds, the largest memory.
-void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) {
+void ShareResult(const Ledger& ledger, const std::vector<double>& own_squares, StepResult* result,
+                 Communicator& world) {
   std::vector<double> sums;
   StepSeconds& s = result->seconds;
   const std::array<double*, 5> seconds = {&s.data, &s.forward, &s.backward, &s.reduce,
@@ -169,6 +198,7 @@ void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) 
   }
   const std::array<int64_t*, 2> votes = {&result->votes.stop, &result->votes.saving};
   for (const int64_t* vote : votes) sums.push_back(static_cast<double>(*vote));
+  sums.insert(sums.end(), own_squares.begin(), own_squares.end());
   world.AllReduceSum(at::from_blob(sums.data(), {static_cast<int64_t>(sums.size())}, at::kDouble));
   auto sum = sums.begin();
   for (double* phase : seconds) *phase = *sum++ / world.size();
@@ -178,6 +208,7 @@ void ShareResult(const Ledger& ledger, StepResult* result, Communicator& world) 
     traffic.seconds = *sum++ / world.size();
   }
   for (int64_t* vote : votes) *vote = std::llround(*sum++);
+  result->hyper_shares = SharesOf({sum, sums.end()});
   s.all_to_all = result->traffic[static_cast<size_t>(Collective::kAllToAll)].seconds +
                  result->traffic[static_cast<size_t>(Collective::kAllToAllCounts)].seconds;
   result->memory_bytes = ReadProcessMemory().peak_resident;
@@ -205,6 +236,8 @@ double StepResult::DroppedShare() const {
   const auto tokens = tokens_LN.sum().item<double>();
   return tokens > 0 ? dropped_LN.sum().item<double>() / tokens : 0;
 }
+
+int64_t StepResult::IdleExperts() const { return tokens_LN.eq(0).sum().item<int64_t>(); }
 
 int ExpertDegree(const RunConfig& config, int world_size) {
   if (config.mesh().expert_parallel() > 0) return config.mesh().expert_parallel();
@@ -249,13 +282,14 @@ StepResult Trainer::TrainStep(int64_t step, const std::function<StepVotes()>& vo
   result.learning_rate = LearningRate(config_.optimizer(), step, TotalSteps(config_));
   optimizer_->Step(result.learning_rate, decision.clip_scale, decision.skip);
   model_->ParametersChanged();
-  own_losses_finite_ =
-      ReadFigures(decision, figures.losses_5, figures.tokens_LN, figures.dropped_LN, &result);
+  const OwnFigures own = ReadFigures(decision, figures.losses_5, figures.squares_L2,
+                                     figures.tokens_LN, figures.dropped_LN, &result);
+  own_losses_finite_ = own.losses_finite;
   if (result.skipped) optimizer_->TakeBackStep();
   result.skipped_steps = step + 1 - optimizer_->steps();
   watch.Lap("optimizer", &result.seconds.optimizer);
   if (votes) result.votes = votes();
-  ShareResult(Since(before, mesh_), &result, *mesh_.world);
+  ShareResult(Since(before, mesh_), own.squares, &result, *mesh_.world);
   return result;
 }
 
@@ -266,8 +300,9 @@ StepResult Trainer::ComputeGradients(int64_t step) {
   const Ledger ledger = Since(before, mesh_);
   const StepDecision decision =
       DecideStep(buffers_, buckets_, figures.losses_5, /*max_norm=*/0, skip_rule_, *mesh_.world);
-  ReadFigures(decision, figures.losses_5, figures.tokens_LN, figures.dropped_LN, &result);
-  ShareResult(ledger, &result, *mesh_.world);
+  const OwnFigures own = ReadFigures(decision, figures.losses_5, figures.squares_L2,
+                                     figures.tokens_LN, figures.dropped_LN, &result);
+  ShareResult(ledger, own.squares, &result, *mesh_.world);
   return result;
 }
 
@@ -290,7 +325,8 @@ Trainer::DeviceFigures Trainer::AccumulateGradients(int64_t step, StepResult* re
   return figures;
 }
 
-// The labels of the whole batch; or the rank's own that count, times the number of such means. A rank that has rows but no such label adds a mean of 0.
+// The labels of the whole batch; or the rank's own that count, times the number of such means. A
+// rank that has rows but no such label adds a mean of 0.
 double Trainer::LossDivisor(int64_t step, const at::Tensor& labels_BT) const {
   const TrainConfig& train = config_.train();
   if (train.loss_norm() == TrainConfig::all_tokens)
@@ -316,6 +352,7 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   ForwardMode mode;
   mode.training = true;
   mode.recompute = train.recompute() == TrainConfig::blocks;
+  mode.measure = true;
   mode.key = StepKey(step);
   const ModelOutput output = model_->Forward(batch, mode);
   // So divided that every later reduction is a plain sum.
@@ -341,6 +378,7 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
                  value(router.load), value(router.router_z)}));
   add(figures->tokens_LN, router.tokens_LN);
   add(figures->dropped_LN, router.dropped_LN);
+  add(figures->squares_L2, SquaresOf(output.routing));
 }
 
 RandomKey Trainer::StepKey(int64_t step) const {

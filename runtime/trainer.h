@@ -66,12 +66,19 @@ struct StepResult {
   StepVotes votes;
   at::Tensor tokens_LN;   // int64: choices of the batch by sparse layer and expert
   at::Tensor dropped_LN;  // those of them for which the expert had no room
+  // By sparse layer, over all tokens of the batch: the root of the sum of squares of what
+  // HyperExperts add, divided by that of what experts add (0 if they add nothing). Empty without
+  // HyperExperts, and where they are added before a token's experts have come together (execution
+  // owner with several experts a token).
+  std::vector<double> hyper_shares;
   // Largest over mean tokens of an expert, in the sparse layer where it is worst; 0 for a dense
   // model.
   double LoadMaxOverMean() const;
   int64_t BytesSent() const;
   // Of all choices of an expert, the share for which it had no room.
   double DroppedShare() const;
+  // Experts, over all sparse layers, that no token of the batch has chosen.
+  int64_t IdleExperts() const;
 };
 
 class Trainer {
@@ -121,6 +128,7 @@ class Trainer {
   struct DeviceFigures {
     at::Tensor losses_5;  // this rank's shares, in the order of StepResult
     at::Tensor tokens_LN, dropped_LN;
+    at::Tensor squares_L2;  // RoutingResult::squares_2; empty where it is undefined
   };
 
   DeviceFigures AccumulateGradients(int64_t step, StepResult* result);

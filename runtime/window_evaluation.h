@@ -18,11 +18,17 @@ struct EvaluatedLosses {
   bool operator==(const EvaluatedLosses&) const = default;
 };
 
-// Of all rows of `data`, or of about `max_rows` evenly spread ones, worked through in passes of
-// about a micro-batch over all ranks, which do not cut the capacity groups of evaluation. Nothing
-// if `stop`, which every rank asks before every pass, is true on any rank: that takes an all-reduce
-// of one number a pass, which there is not if `stop` is empty (on all ranks). Collective over
-// `world`; the same result on every rank.
+// Calls `run` with this rank's rows, on the host, of each pass over `data`: over all rows of it or
+// about `max_rows` evenly spread ones (0: all). A pass is about a micro-batch over all ranks, which
+// does not cut the capacity groups of evaluation. Equally often on every rank, with no rows too.
+// Ends early where `run` returns false, which it must then on all ranks. Without gradients. Returns
+// how many rows all ranks have worked through.
+int64_t ForEachPass(const ValidationData& data, int64_t max_rows, const RunConfig& config,
+                    const Communicator& world, const std::function<bool(const Batch& batch)>& run);
+
+// Of the rows of ForEachPass. Nothing if `stop`, which every rank asks before every pass, is true
+// on any rank: that takes an all-reduce of one number a pass, which there is not if `stop` is empty
+// (on all ranks). Collective over `world`; the same result on every rank.
 std::optional<EvaluatedLosses> EvaluateWindows(LanguageModel& model, const ValidationData& data,
                                                int64_t max_rows, const RunConfig& config,
                                                Communicator& world,

@@ -222,6 +222,8 @@ def expert_figures(runs, plotter):
                              "where that is worst. 1 is balance.", worst_load, "largest load / mean", "set yrange [1:*]\n")
     yield from simple_figure(runs, plotter, "Dropped tokens", "Tokens for which the selected expert had no room, over all "
                              "sparse layers.", scaled_by(dropped_share, 100), "% of tokens", "set yrange [0:*]\n")
+    yield from simple_figure(runs, plotter, "Share of HyperExperts", "What HyperExperts add to the tokens over what experts add, "
+                             "mean of the layers.", scaled("hyper_share"), "||Ehat|| / ||E||", "set yrange [0:*]\n")
 
 
 def step_parts(line):

@@ -67,7 +67,7 @@ REQUIRED = {
 OPTIONAL = {
     "balance_loss": is_number, "grad_norm": is_number, "learning_rate": is_number, "expert_load": is_table,
     "expert_load_max_over_mean": is_number, "bytes_sent": is_number, "mfu": is_number, "memory_bytes": is_number,
-    "dropped_tokens": is_list,
+    "dropped_tokens": is_list, "hyper_share": is_number,
 }
 
 

@@ -189,7 +189,7 @@ def data_cases(folder, source):
 
 def run_folder_cases(folder, source):
     """Run folders and checkpoints."""
-    for name in ("flipped_weights", "flipped_manifest", "no_checkpoint", "missing_shard", "extra_file"):
+    for name in ("flipped_weights", "flipped_manifest", "no_checkpoint", "missing_shard", "extra_file", "bad_record"):
         shutil.copytree(os.path.join(folder, "run"), os.path.join(folder, name))
 
     def checkpoint_file(run, pattern):
@@ -206,6 +206,13 @@ def run_folder_cases(folder, source):
 
     def train(name, code, names, run_dir, *more):
         return Case(name, train_arguments(source, run_dir, more), code, names)
+
+    with open(os.path.join(folder, "bad_record", "metrics.jsonl"), "r+") as file:
+        first = file.readline()
+        file.seek(len(first))
+        file.write('{"kind": "train", "step": 2}\n')
+        file.truncate()
+    step = os.path.relpath(os.path.dirname(checkpoint_file("run", "manifest.json")), folder)
 
     reshard = ["checkpoint", "reshard", "--checkpoint", "run"]
 
@@ -233,6 +240,20 @@ def run_folder_cases(folder, source):
              "never_made"], USAGE, ["--expert_parallel 2", "--ranks 3"], (1,)),
         Case("a file for a model without an encoder", ["generate", "--checkpoint", "run", "--input", "good.txt", "--output",
              "never_made"], USAGE, ["run", "no encoder", "--prompt"]),
+        Case("inspect what is no run", ["inspect", "no_such_run"], IO, ["no_such_run"]),
+        Case("inspect nothing", ["inspect"], USAGE, ["hypermoe inspect: path", "inspect --help"], (1,)),
+        Case("inspect a damaged checkpoint", ["inspect", "flipped_weights", "--data", "good"], BAD_DATA,
+             [r"flipped_weights.*safetensors"]),
+        Case("inspect a checkpoint into itself", ["inspect", step], USAGE, [step, "--output"]),
+        Case("inspect into a checkpoint", ["inspect", "run", "--output", step + "/here"], USAGE,
+             [r"--output .*here", "lies in the checkpoint"], (1,)),
+        Case("inspect into a run", ["inspect", "run", "--output", "run"], USAGE, ["--output run", "not a report"]),
+        Case("inspect with tokens that are not there", ["inspect", "run", "--data", "no_such"], IO, [r"no_such\.(idx|bin)"]),
+        Case("inspect with another vocabulary", ["inspect", "run", "--data", "big_id"], BAD_DATA, ["big_id", "300"], (1,)),
+        Case("inspect a record that is none", ["inspect", "bad_record"], BAD_DATA, [r"bad_record/metrics\.jsonl, line 2"], (1, 2)),
+        Case("windows of nothing", ["inspect", "run", "--windows", "4"], USAGE, ["--windows", "--data"], (1,)),
+        Case("inspect cannot change the model", ["inspect", "run", "--set", "model.num_layers=3"], USAGE,
+             [r"model\.num_layers=3", r"mesh\.expert_parallel"], (1,)),
         Case("generate without a checkpoint", ["generate", "--checkpoint", "no_such_run", "--prompt", "a"], IO,
              ["no_such_run"]),
     ]

@@ -35,6 +35,7 @@ Outcome Compute(const RunConfig& config, const ProcessMesh& mesh,
   outcome.gradients = Gradients(trainer);
   outcome.tokens_LN = result.tokens_LN;
   outcome.dropped_LN = result.dropped_LN;
+  outcome.hyper_shares = result.hyper_shares;
   return outcome;
 }
 
@@ -80,6 +81,10 @@ void ExpectEqual(const Outcome& actual, const Outcome& reference, double toleran
   EXPECT_LE(LargestError(actual.gradients, reference.gradients), tolerance) << what;
   EXPECT_TRUE(actual.tokens_LN.equal(reference.tokens_LN)) << what;
   EXPECT_TRUE(actual.dropped_LN.equal(reference.dropped_LN)) << what;
+  ASSERT_EQ(actual.hyper_shares.size(), reference.hyper_shares.size()) << what;
+  for (size_t i = 0; i < actual.hyper_shares.size(); ++i) {
+    EXPECT_LE(RelativeError(actual.hyper_shares[i], reference.hyper_shares[i]), tolerance) << what;
+  }
 }
 
 }  // namespace hypermoe

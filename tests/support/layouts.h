@@ -33,6 +33,7 @@ struct Outcome {
          gradient_norm = 0;
   NamedTensors gradients;
   at::Tensor tokens_LN, dropped_LN;
+  std::vector<double> hyper_shares;
 };
 Outcome Compute(const RunConfig& config, const ProcessMesh& mesh);
 // The same on other data than TinyRows.

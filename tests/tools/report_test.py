@@ -16,7 +16,7 @@ import unittest
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIGURES = ["Loss against steps", "Loss against tokens", "Learning rate", "Gradient norm", "Load of the experts",
            "Busiest expert", "Speed", "Where the time of a step goes", "Sent between ranks"]
-LATER_FIGURES = ["Dropped tokens", "Model FLOPs utilisation", "Memory"]  # of fields that may be absent
+LATER_FIGURES = ["Dropped tokens", "Share of HyperExperts", "Model FLOPs utilisation", "Memory"]  # of fields that may be absent
 
 
 def train_line(number, **changes):
@@ -124,7 +124,7 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(page.row(0), expected)
 
     def test_fields_that_may_be_absent_are_shown_where_they_are_there(self):
-        more = {"dropped_tokens": [0, 32], "mfu": 0.25, "memory_bytes": 3 * 2**29}
+        more = {"dropped_tokens": [0, 32], "mfu": 0.25, "memory_bytes": 3 * 2**29, "hyper_share": 0.125}
         self.write("a", [train_line(step, **more) for step in range(1, 5)])
         self.write("b", [train_line(1, mfu=None)])
         page = self.page("a", "b")
