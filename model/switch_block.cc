@@ -8,6 +8,7 @@
 #include "kernels/keyed_dropout.h"
 #include "kernels/rms_norm.h"
 #include "model/config_values.h"
+#include "model/ffn_parameters.h"
 
 namespace hypermoe {
 
@@ -32,7 +33,7 @@ SwitchBlock::SwitchBlock(const ModelConfig& config, int64_t block, const SparseP
     cross_norm_D_ = make_norm(cross);
   }
   const std::string last = next();
-  feed_forward_.emplace(last + "mlp.", config, block, sparse, factory);
+  feed_forward_.emplace(FeedForwardPrefix(config, block), config, block, sparse, factory);
   feed_forward_norm_D_ = make_norm(last);
 }
 

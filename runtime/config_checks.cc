@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/selections.h"
+#include "model/weight_encoder.h"
 #include "runtime/config_fields.h"
 #include "runtime/config_loader.h"
 #include "runtime/family_checks.h"
@@ -90,8 +91,8 @@ absl::Status CheckBaked(const RunConfig& config) {
       !SharedBySelection(hyper)) {
     return ConfigError(
         "hyper.baked is set, but the model has no HyperExpert for each expert: that needs "
-        "model.kind hyper, model.top_k 1, hyper.condition unselected or selected, and hyper.z "
-        "binary");
+        "model.kind hyper, model.top_k 1, hyper.condition unselected, selected or weights, and "
+        "hyper.z binary");
   }
   if (hyper.execution() == HyperConfig::per_token || hyper.execution() == HyperConfig::bilinear) {
     return ConfigError(absl::StrCat("hyper.execution is ",
@@ -126,16 +127,45 @@ absl::Status CheckRouting(const RunConfig& config) {
   return absl::OkStatus();
 }
 
+// That experts can be read by the network of condition weights, or that nothing of it is set.
+absl::Status CheckWeightEncoder(const ModelConfig& model, const HyperConfig& hyper) {
+  if (hyper.condition() != HyperConfig::weights) {
+    for (const char* name : {"conv_act", "conv_grad_to_experts"}) {
+      const FieldDescriptor& field = *hyper.GetDescriptor()->FindFieldByName(name);
+      // A loaded configuration has every field, so what counts is whether it was changed.
+      if (ValueText(hyper, field) == ValueText(HyperConfig::default_instance(), field)) continue;
+      return ConfigError(absl::StrCat("hyper.", name, " is set, but hyper.condition is ",
+                                      HyperConfig::Condition_Name(hyper.condition()),
+                                      ", which does not use it: set hyper.condition to weights, "
+                                      "or leave it out"));
+    }
+    return absl::OkStatus();
+  }
+  if (WeightEncoder::Reads(model.ffn_size(), model.hidden_size()) &&
+      hyper.expert_embedding_dim() == WeightEncoder::kWidth) {
+    return absl::OkStatus();
+  }
+  return ConfigError(absl::StrCat(
+      "hyper.condition is weights, whose convolutional network needs model.ffn_size from ",
+      WeightEncoder::kRows, " to ", 2 * WeightEncoder::kRows - 1, ", model.hidden_size from ",
+      WeightEncoder::kColumns, " to ", 2 * WeightEncoder::kColumns - 1,
+      " and hyper.expert_embedding_dim ", WeightEncoder::kWidth, ", but they are ",
+      model.ffn_size(), ", ", model.hidden_size(), " and ", hyper.expert_embedding_dim(),
+      ": change them, or hyper.condition"));
+}
+
 // That the execution can do what the other fields ask for.
 absl::Status CheckHyper(const RunConfig& config) {
   const HyperConfig& hyper = config.hyper();
   if (config.model().kind() != ModelConfig::hyper) return absl::OkStatus();
-  if (hyper.z() == HyperConfig::one_minus_prob && hyper.condition() != HyperConfig::unselected) {
-    return ConfigError(absl::StrCat(
-        "hyper.z is one_minus_prob, but hyper.condition is ",
-        HyperConfig::Condition_Name(hyper.condition()),
-        ": only condition unselected weighs experts by their probabilities; change either"));
+  if (hyper.z() == HyperConfig::one_minus_prob && hyper.condition() != HyperConfig::unselected &&
+      hyper.condition() != HyperConfig::weights) {
+    return ConfigError(absl::StrCat("hyper.z is one_minus_prob, but hyper.condition is ",
+                                    HyperConfig::Condition_Name(hyper.condition()),
+                                    ": only conditions unselected and weights weigh experts by "
+                                    "their probabilities; change either"));
   }
+  RETURN_IF_ERROR(CheckWeightEncoder(config.model(), hyper));
   const HyperConfig::Execution execution = hyper.execution();
   if (execution != HyperConfig::source && execution != HyperConfig::owner) return absl::OkStatus();
   const std::string name = HyperConfig::Execution_Name(execution);
@@ -241,6 +271,32 @@ absl::Status CheckOptimizer(const OptimizerConfig& optimizer) {
   return absl::OkStatus();
 }
 
+absl::Status CheckLossNorm(const RunConfig& config) {
+  if (config.train().loss_norm() == TrainConfig::all_tokens || !config.data().task().empty())
+    return absl::OkStatus();
+  return ConfigError(
+      "train.loss_norm is own_means, but without data.task every row has equally many labels, so "
+      "that the means of all micro-batches and ranks count like their tokens: leave it out");
+}
+
+// That a training run has what Hugging Face's habits are about.
+absl::Status CheckRouterHabits(const RunConfig& config) {
+  const ModelConfig& model = config.model();
+  if (model.router_jitter_in_place() && model.router_jitter() == 0) {
+    return ConfigError(
+        "model.router_jitter_in_place is set, but model.router_jitter is 0, so that there is no "
+        "jitter: set it above 0, or leave model.router_jitter_in_place out");
+  }
+  if (model.router_choice_rounded() && config.runtime().dtype() != RuntimeConfig::bfloat16) {
+    return ConfigError(
+        absl::StrCat("model.router_choice_rounded is set, but runtime.dtype is ",
+                     RuntimeConfig::Dtype_Name(config.runtime().dtype()),
+                     ", in which no probability is rounded: set it to bfloat16, or leave "
+                     "model.router_choice_rounded out"));
+  }
+  return absl::OkStatus();
+}
+
 // The first difference below `path`, as an error.
 absl::Status CompareFields(const Message& before, const Message& now, const std::string& path,
                            const std::string& run_dir) {
@@ -293,6 +349,8 @@ absl::Status ValidateConfig(const RunConfig& config) {
                                     ") must be at most train.batch_size (", train.batch_size(),
                                     "): change either"));
   }
+  RETURN_IF_ERROR(CheckLossNorm(config));
+  RETURN_IF_ERROR(CheckRouterHabits(config));
   RETURN_IF_ERROR(CheckOptimizer(config.optimizer()));
   RETURN_IF_ERROR(CheckWarmup(config.optimizer()));
   RETURN_IF_ERROR(CheckLength(config));

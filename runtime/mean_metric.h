@@ -1,6 +1,8 @@
 // The metric of most texts: a mean of values that each example has by itself.
 #pragma once
 
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "runtime/task_metrics.h"

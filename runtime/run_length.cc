@@ -1,10 +1,13 @@
 #include "runtime/run_length.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "model/config_values.h"
+#include "runtime/span_corruption.h"
 
 namespace hypermoe {
 namespace {
@@ -30,6 +33,15 @@ absl::Status CheckSteps(int64_t steps, const OptimizerConfig& optimizer,
 
 int64_t BatchTokens(const RunConfig& config) {
   return int64_t{config.train().batch_size()} * config.model().sequence_length();
+}
+
+int64_t LabelsOfRow(const RunConfig& config) {
+  const int64_t inputs = config.model().sequence_length();
+  if (!HasEncoder(config.model())) return inputs;
+  // Shorter rows than three tokens cannot be made (MakeRowFormat).
+  return LongestText(std::max<int64_t>(3, inputs),
+                     {config.data().noise_density(), config.data().mean_span_length()})
+      .targets();
 }
 
 int64_t TotalSteps(const RunConfig& config) {

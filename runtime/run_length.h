@@ -11,6 +11,9 @@ namespace hypermoe {
 // Tokens of an optimizer step on token files, over all ranks and micro-batches.
 int64_t BatchTokens(const RunConfig& config);
 
+// Labels of a training row (row_format.h): what the decoder of an encoder-decoder reads.
+int64_t LabelsOfRow(const RunConfig& config);
+
 // Optimizer steps of the whole run: train.steps, or as few as reach train.tokens. `config` has
 // passed ValidateConfig; train.epochs are in steps (LengthInSteps).
 int64_t TotalSteps(const RunConfig& config);

@@ -41,10 +41,8 @@ void RunReport::Write(const nlohmann::json& line) {
   if (status_.ok()) status_ = events_->Write(line);
 }
 
-// Not known of a task's rows, whose lengths differ.
 std::optional<double> RunReport::Utilisation(double tokens_per_second,
                                              const StepResult& result) const {
-  if (!config_.data().task().empty() && HasEncoder(config_.model())) return std::nullopt;
   return FlopsUtilisation(config_, tokens_per_second, num_ranks_, result.DroppedShare());
 }
 

@@ -106,9 +106,27 @@ std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communica
       });
 }
 
+// Pairs of a micro-batch and a rank that gets rows of it.
+int64_t CountParts(const RunConfig& config, int world_size) {
+  const int64_t unit = CapacityGroupRows(config.model().training_capacity());
+  int64_t parts = 0;
+  for (int64_t i = 0; i < config.train().micro_batches(); ++i) {
+    for (int rank = 0; rank < world_size; ++rank)
+      parts += RowsOfMicroBatch(config.train(), i, world_size, rank, unit).size() > 0;
+  }
+  return parts;
+}
+
 std::array<double*, 5> LossesOf(StepResult* result) {
   return {&result->loss, &result->balance_loss, &result->importance_loss, &result->load_loss,
           &result->router_z_loss};
+}
+
+// Whether backward through the hypernetwork, after the last one of a step, adds to the experts.
+bool HyperNetworkAddsToExperts(const RunConfig& config) {
+  return config.model().kind() == ModelConfig::hyper &&
+         config.hyper().condition() == HyperConfig::weights &&
+         config.hyper().conv_grad_to_experts();
 }
 
 // Fills in the global losses, the norm and whether the step was skipped. Everything comes from the
@@ -272,6 +290,16 @@ Trainer::DeviceFigures Trainer::AccumulateGradients(int64_t step, StepResult* re
   return figures;
 }
 
+// The labels of the whole batch; or the rank's own that count, times the number of such means. A rank that has rows but no such label adds a mean of 0.
+double Trainer::LossDivisor(int64_t step, const at::Tensor& labels_BT) const {
+  const TrainConfig& train = config_.train();
+  if (train.loss_norm() == TrainConfig::all_tokens)
+    return static_cast<double>(data_->NumLabels(step));
+  const auto counted = labels_BT.ne(kIgnoredLabel).sum().item<int64_t>();
+  return static_cast<double>(std::max<int64_t>(1, counted)) *
+         static_cast<double>(CountParts(config_, mesh_.world->size()));
+}
+
 // Micro-batch i is a fixed set of the batch's rows, cut over the ranks afterwards; a rank may get
 // none and still takes part.
 void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* figures,
@@ -279,8 +307,9 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   MarkPhase("data");
   Stopwatch watch(phase_observer_);
   const TrainConfig& train = config_.train();
-  const Batch batch =
-      batches_->Take(step * train.micro_batches() + micro_batch).To(mesh_.world->device());
+  const Batch taken = batches_->Take(step * train.micro_batches() + micro_batch);
+  const double divisor = LossDivisor(step, taken.labels_BS);
+  const Batch batch = taken.To(mesh_.world->device());
   watch.Lap("data", &result->seconds.data);
   MarkPhase("forward");
 
@@ -289,15 +318,15 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   mode.recompute = train.recompute() == TrainConfig::blocks;
   mode.key = StepKey(step);
   const ModelOutput output = model_->Forward(batch, mode);
-  // Divided by the labels of the whole batch, so that every later reduction is a plain sum.
-  const auto batch_labels = static_cast<double>(data_->NumLabels(step));
-  const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, batch_labels);
+  // So divided that every later reduction is a plain sum.
+  const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, divisor);
   const RouterLosses router = ComputeRouterLosses(
       output.routing, config_.model(), {train.micro_batches(), train.batch_size()}, *mesh_.world);
   watch.Lap("forward", &result->seconds.forward);
   MarkPhase("backward");
 
-  if (micro_batch + 1 == train.micro_batches()) reducer_.Arm();
+  if (micro_batch + 1 == train.micro_batches() && !HyperNetworkAddsToExperts(config_))
+    reducer_.Arm();
   (language_model + router.Total()).backward();
   watch.Lap("backward", &result->seconds.backward);
   const auto add = [](at::Tensor& sum, const at::Tensor& share) {

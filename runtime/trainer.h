@@ -49,7 +49,7 @@ struct StepVotes {
 
 // What one step says about itself: global values, the same on every rank.
 struct StepResult {
-  double loss = 0;  // mean cross-entropy of the batch, nats a token
+  double loss = 0;  // mean cross-entropy of the batch, nats a token, as train.loss_norm says
   // Of the router (model/router_losses.h), coefficients included.
   double balance_loss = 0, importance_loss = 0, load_loss = 0, router_z_loss = 0;
   double gradient_norm = 0;  // before clipping
@@ -124,6 +124,9 @@ class Trainer {
   };
 
   DeviceFigures AccumulateGradients(int64_t step, StepResult* result);
+  // What the losses of this rank's rows of a micro-batch are divided by, so that their sum over
+  // micro-batches and ranks is the step's loss. The labels are on the CPU.
+  double LossDivisor(int64_t step, const at::Tensor& labels_BT) const;
   // Adds to `figures`.
   void RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* figures, StepResult* result);
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "model/config_values.h"
 #include "parallel/gradient_norm.h"
 #include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
@@ -75,6 +76,10 @@ class LayoutTest : public testing::TestWithParam<LayoutCase> {
         TinyConfigOf(GetParam().family, GetParam().kind, GetParam().num_experts, GetParam().dtype);
     config.mutable_hyper()->set_execution(GetParam().execution);
     if (GetParam().limited) LimitCapacity(&config);
+    if (HasEncoder(config.model()) && config.model().kind() != ModelConfig::dense) {
+      config.mutable_model()->set_router_bias(true);
+      config.mutable_model()->set_router_jitter_in_place(GetParam().limited);
+    }
     if (GetParam().noisy_top_2) {
       ModelConfig& model = *config.mutable_model();
       model.set_router(ModelConfig::noisy_topk);

@@ -275,6 +275,34 @@ TEST(ValidateConfigTest, AnOptionThatTheModelCannotFollowIsNamed) {
                   .ok());
 }
 
+TEST(ValidateConfigTest, ExpertsThatCannotBeEncodedAreNamed) {
+  const auto error = [](std::vector<std::string> changes) {
+    changes.insert(changes.begin(), {"hyper.condition=weights", "model.hidden_size=768",
+                                     "model.ffn_size=3072", "model.num_heads=12"});
+    return ValidationErrorOf(changes);
+  };
+  for (const char* set : {"model.ffn_size=1919", "model.ffn_size=3840", "model.hidden_size=708",
+                          "model.hidden_size=1440", "hyper.expert_embedding_dim=64"}) {
+    EXPECT_THAT(error({set}),
+                AllOf(HasSubstr("model.ffn_size from 1920 to 3839"),
+                      HasSubstr("model.hidden_size from 720 to 1439"),
+                      HasSubstr(std::string(set).substr(std::string(set).find('=') + 1))))
+        << set;
+  }
+  EXPECT_THAT(error({"hyper.execution=owner", "hyper.z=one_minus_prob"}),
+              HasSubstr("every token has its own"));
+  for (const char* set : {"hyper.conv_act=none", "hyper.conv_grad_to_experts=true"}) {
+    EXPECT_THAT(ValidationErrorOf({set}),
+                AllOf(HasSubstr(std::string(set).substr(0, std::string(set).find('='))),
+                      HasSubstr("hyper.condition is unselected, which does not use it")));
+    EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.steps=1000", "hyper.condition=weights",
+                                                "model.hidden_size=720", "model.ffn_size=1920", set,
+                                                "hyper.emb_scope=model", "hyper.z=one_minus_prob"}))
+                    .ok())
+        << set;
+  }
+}
+
 // A loaded configuration of a Switch Transformer, changed.
 std::vector<std::string> Switch(std::vector<std::string> changes) {
   changes.insert(changes.begin(), {"train.steps=1000", "model.family=switch_transformers",
@@ -301,6 +329,33 @@ TEST(ValidateConfigTest, WhatAFamilyDoesNotUseIsNamed) {
               HasSubstr("model.load_coefficient is 0.1"));
   EXPECT_THAT(ValidationErrorOf(Switch({"model.balance_loss.dropped_count_as_first=true"})),
               HasSubstr("set the scope to stack_row"));
+}
+
+TEST(ValidateConfigTest, ADenseModelSetsNothingOfExperts) {
+  for (const char* set :
+       {"model.expert_dropout=0.4", "model.encoder_sparse_step=1", "model.decoder_sparse_step=0",
+        "model.router_bias=true", "model.router_choice_rounded=true"}) {
+    EXPECT_THAT(ValidationErrorOf(Switch({"model.kind=dense", set})),
+                AllOf(HasSubstr(std::string(set).substr(0, std::string(set).find('='))),
+                      HasSubstr("kind dense has no experts")))
+        << set;
+  }
+  EXPECT_TRUE(ValidateConfig(*LoadConfig("", Switch({"model.kind=dense"}))).ok());
+}
+
+TEST(ValidateConfigTest, HuggingFacesHabitsNeedWhatTheyAreAbout) {
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.router_jitter_in_place=true"})),
+              HasSubstr("model.router_jitter is 0"));
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.router_choice_rounded=true"})),
+              HasSubstr("runtime.dtype is float32"));
+  EXPECT_TRUE(
+      ValidateConfig(
+          *LoadConfig("", Switch({"model.router_jitter_in_place=true", "model.router_jitter=0.01",
+                                  "model.router_choice_rounded=true", "runtime.dtype=bfloat16",
+                                  "model.router_bias=true"})))
+          .ok());
+  EXPECT_THAT(ValidationErrorOf({"model.router_bias=true"}), HasSubstr("model.family is gpt2"));
+  EXPECT_THAT(ValidationErrorOf({"train.loss_norm=own_means"}), HasSubstr("without data.task"));
 }
 
 TEST(ValidateConfigTest, ASwitchTransformerFitsTogether) {

@@ -1,7 +1,9 @@
 // Metrics against published and computed values. Needs ../shared and skips itself without it.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_split.h"
@@ -231,7 +233,8 @@ TEST_F(GoldenMetricsTest, RougeOfNews) {
   for (const size_t lines : {1u, 3u}) {
     std::vector<std::pair<std::string, std::string>> pairs;
     for (const Json& article : articles)
-      pairs.emplace_back(article["summary"], FirstLines(article["document"], lines));
+      pairs.emplace_back(article["summary"].get<std::string>(),
+                         FirstLines(article["document"], lines));
     ExpectMeans(pairs, golden["mean_over_1000"]["lead_" + std::to_string(lines)]);
   }
   const Json& single = golden["first_200_lead_1"]["cases"];
