@@ -114,11 +114,11 @@ TEST_F(TaskEvaluatorTest, LayoutAndBatchSizeDoNotMatter) {
 }
 
 TEST_F(TaskEvaluatorTest, CountsWhatIsCut) {
-  options_.changes.mutable_data()->set_source_length(56);
+  options_.changes.mutable_data()->set_source_length(66);
   const EvaluateTaskResult result = Evaluate(1);
   int64_t longer = 0;
   for (const json& line : Lines()) {
-    if (line["source"].get<std::string>().size() > 55) ++longer;
+    if (line["source"].get<std::string>().size() > 65) ++longer;
   }
   EXPECT_GT(longer, 0);
   EXPECT_LT(longer, int64_t{kQuestions});

@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "runtime/run_data.h"
 #include "tests/support/layouts.h"
@@ -87,6 +90,34 @@ TEST_F(TaskRowsTest, ValidationDoesNotDependOnTheMeshNorOnPasses) {
       EXPECT_LE(RelativeError(losses(ProcessMesh::Create(World(), degree)), reference), 1e-12)
           << rows << " rows, degree " << degree;
     }
+  }
+}
+
+// An expert takes a share of a row's tokens, those that fill it up too: still its outputs are its
+// own.
+TEST_F(TaskRowsTest, OutputsDoNotDependOnWhatIsDecodedTogether) {
+  RunConfig config = Config(ModelConfig::moe);
+  CapacityConfig& capacity = *config.mutable_model()->mutable_evaluation_capacity();
+  capacity.set_mode(CapacityConfig::factor_per_group);
+  capacity.set_factor(1);
+  const RunData data = OpenRunData(config).value();
+  std::vector<std::string> expected;
+  for (const int batch_size : {1, 3, 100}) {
+    config.mutable_decoding()->set_batch_size(batch_size);
+    for (const int degree : Degrees()) {
+      Trainer trainer(config, ProcessMesh::Create(World(), degree), data.train);
+      Randomize(trainer);
+      const auto outcome = EvaluateExamples(*data.task, data.examples, 0, config, *data.tokenizer,
+                                            trainer.model(), {}, *World());
+      ASSERT_TRUE(outcome.ok()) << outcome.status();
+      const std::vector<std::string>& outputs = outcome->value().outputs;
+      EXPECT_EQ(outputs.size(), World()->rank() == 0 ? 7u : 0u);
+      if (expected.empty()) expected = outputs;
+      EXPECT_EQ(outputs, expected) << "batch size " << batch_size << ", degree " << degree;
+    }
+  }
+  if (World()->rank() == 0) {
+    EXPECT_GT(std::set<std::string>(expected.begin(), expected.end()).size(), 1u);
   }
 }
 
