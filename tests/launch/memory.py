@@ -53,9 +53,6 @@ VARIANTS = [
     ("switch_dropout", 1, SWITCH + ["model.kind=hyper", "model.dropout=0.1", "train.batch_size=24"]),
     ("switch_bfloat16", 1, SWITCH + ["model.kind=moe", "runtime.dtype=bfloat16"]),
     ("switch_recompute", 1, SWITCH + ["model.kind=moe", "train.recompute=blocks"]),
-    ("switch_limited", 2, SWITCH + ["model.kind=hyper", "mesh.expert_parallel=2", "train.batch_size=48",
-                                    "model.training_capacity.mode=fixed_per_row",
-                                    "model.training_capacity.tokens_per_row=80"]),
     ("snapshot_zero1", 2, ["model.kind=moe", "mesh.expert_parallel=1", "optimizer.zero1=true", "checkpoint.every=1"] + LARGE),
 ]
 # A way to save memory, and what it is compared with.
