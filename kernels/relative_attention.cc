@@ -76,17 +76,13 @@ at::Tensor WrittenOut(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const 
   return AttentionOfScores(scores_BHSL, v_BHLC, dropout);
 }
 
-// Scores of a row's head from which they are worth taking piece by piece; a smaller matrix of them
-// costs less than the calls for the pieces do.
-constexpr int64_t kLargeScores = 1 << 12;
-
 // What gradients need. Of a batch without rows the written-out form costs nothing.
 at::Tensor Differentiable(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
                           const at::Tensor& v_BHLC, const AttentionBias& bias,
                           const AttentionDropout& dropout) {
   const int64_t queries = q_BHSC.size(2), keys = k_BHLC.size(2);
   const at::TensorOptions options = q_BHSC.options().requires_grad(false);
-  if (q_BHSC.is_cpu() && q_BHSC.size(0) > 0 && queries * keys >= kLargeScores) {
+  if (q_BHSC.size(0) > 0 && !WritesOutProbabilities(queries, keys, q_BHSC.device().type())) {
     AttentionBias seen = bias;  // mostly rows are full
     if (bias.allowed_BL.defined() && bias.allowed_BL.all().item<bool>())
       seen.allowed_BL = at::Tensor();
@@ -116,6 +112,12 @@ void CheckShapes(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const Atten
 }
 
 }  // namespace
+
+bool WritesOutProbabilities(int64_t queries, int64_t keys, at::DeviceType device) {
+  // A smaller matrix of scores costs less than the calls for its pieces do.
+  constexpr int64_t kLargeScores = 1 << 12;
+  return device != at::kCPU || queries * keys < kLargeScores;
+}
 
 at::Tensor RelativePositionBuckets(int64_t queries, int64_t keys, int64_t first_query,
                                    bool bidirectional, int64_t buckets, int64_t max_distance) {

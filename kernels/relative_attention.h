@@ -42,4 +42,8 @@ at::Tensor RelativeAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
                              const at::Tensor& v_BHLC, const AttentionBias& bias,
                              const AttentionDropout& dropout);
 
+// Whether all probabilities of a row's head are in memory where gradients are needed, and kept for
+// backward; otherwise they are made piece by piece.
+bool WritesOutProbabilities(int64_t queries, int64_t keys, at::DeviceType device);
+
 }  // namespace hypermoe
