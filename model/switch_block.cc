@@ -59,7 +59,7 @@ at::Tensor SwitchBlock::SelfAttention(const at::Tensor& x_TD, const SwitchPass& 
   AttentionBias bias;
   bias.bias_HSL = pass.bias_HSL;
   bias.causal = InDecoder();
-  bias.written_out = pass.mode.training;
+  bias.for_gradients = pass.mode.training;
   if (!InDecoder()) bias.allowed_BL = pass.attention_mask_BE;
   if (InDecoder() && pass.mode.cache != nullptr) {
     at::Tensor &cached_keys = pass.mode.cache->keys[index_],
@@ -93,7 +93,7 @@ at::Tensor SwitchBlock::CrossAttention(const at::Tensor& x_TD, const SwitchPass&
   }
   AttentionBias bias;
   bias.allowed_BL = pass.attention_mask_BE;
-  bias.written_out = pass.mode.training;
+  bias.for_gradients = pass.mode.training;
   return cross_attention_->Attend(x_TD, of_encoder, bias, pass.positions,
                                   DropoutOf("cross-attention probabilities", pass));
 }

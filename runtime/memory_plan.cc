@@ -122,10 +122,10 @@ class Planner {
   bool Mixed() const { return element_ != parameter_; }
   // A weight in the precision of activations.
   int64_t Copy(int64_t elements) const { return Mixed() ? elements * element_ : 0; }
-  // A product that is added to a weight's gradient (kernels/matrix_product.cc): in bfloat16 with
-  // the float32 copy that adding makes; none where the product is large or float64.
+  // A product that is added to a weight's gradient (kernels/matrix_product.cc); none where it is
+  // large or float64.
   int64_t Product(int64_t elements) const {
-    if (Mixed()) return elements * (element_ + parameter_);
+    if (Mixed()) return elements * element_;
     return parameter_ == 4 && elements <= kLargestSeparateProduct ? elements * parameter_ : 0;
   }
   // What a norm keeps: input, output, reciprocal deviation of each row and, in GPT-2, its mean.
