@@ -33,7 +33,7 @@ struct Means {
 
 // On one rank, part after part: the rows that each of `world` ranks has of each micro-batch.
 Means MeanOfParts(const RunConfig& config, int world) {
-  Trainer trainer(config, OneRankMesh(), TinyTokens());
+  Trainer trainer(config, OneRankMesh(), TinyRows(config));
   Randomize(trainer);
   const TrainingRows rows(TinyTokens(), MakeRowFormat(config.data(), config.model()).value(),
                           config.train().batch_size(), config.runtime().seed());

@@ -90,9 +90,9 @@ TEST(WeightsTest, EmbeddingsAreGatheredOnceAStepAndStartAsThePlainMixture) {
   plain.mutable_model()->set_kind(ModelConfig::moe);
   const int degree = World()->size();
   const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-  Trainer trainer(config, mesh, TinyTokens());
+  Trainer trainer(config, mesh, TinyRows(config));
   {
-    Trainer moe(plain, mesh, TinyTokens());
+    Trainer moe(plain, mesh, TinyRows(plain));
     EXPECT_EQ(trainer.ComputeGradients(0).loss, moe.ComputeGradients(0).loss);
     const NamedTensors with = Gradients(trainer);
     for (const auto& [name, gradient] : Gradients(moe))

@@ -37,7 +37,7 @@ TEST(WeightsTest, GradientsOfTheLossMatchDifferences) {
   config.mutable_train()->set_batch_size(2);
   config.mutable_hyper()->set_conv_grad_to_experts(true);
   config.mutable_hyper()->set_conv_act(HyperConfig::none);
-  Trainer trainer(config, OneRankMesh(), TinyTokens());
+  Trainer trainer(config, OneRankMesh(), TinyRows(config));
   Randomize(trainer);
   TotalLoss(trainer);
   const NamedTensors gradients = Gradients(trainer);
