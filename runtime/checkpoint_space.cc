@@ -114,9 +114,9 @@ absl::StatusOr<std::string> CheckSpace(const std::string& run_dir, const RunConf
     const bool several = needed > 1;
     return IoError(absl::StrCat(
         Printable(run_dir), ": too little space for the run's checkpoints: ", FormatBytes(free),
-        several ? absl::StrCat(" are free, ", needed,
-                               " checkpoints (those of checkpoint.keep, and "
-                               "the one being written) take ")
+        several ? absl::StrCat(" are free, ", needed, " checkpoints (those of checkpoint.keep, ",
+                               config.train().keep_best() ? "the best, " : "",
+                               "and the one being written) take ")
                 : " are free, a checkpoint takes ",
         FormatBytes(needed * bytes), ": make room, give another --run_dir",
         several ? ", or lower checkpoint.keep" : ""));

@@ -110,7 +110,7 @@ TEST(WeightsTest, EmbeddingsAreGatheredOnceAStepAndStartAsThePlainMixture) {
   const ValidationWindows windows({TinyTokens(200)[0].tokens}, config.model().sequence_length());
   EXPECT_EQ(CostOf(Collective::kAllGather, mesh,
                    [&] {
-                     const double loss = trainer.Evaluate(windows, 0).value();
+                     const EvaluatedLosses loss = trainer.Evaluate(windows, 0).value();
                      EXPECT_EQ(trainer.Evaluate(windows, 0), loss);
                    }),
             (Cost{calls, bytes}));
