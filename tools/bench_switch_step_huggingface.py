@@ -3,8 +3,9 @@
 
 The model is transformers' own SwitchTransformersForConditionalGeneration with random weights in the shape of bench_switch_step's
 kind moe. A training step is what transformers' Trainer does with its defaults: the model's loss, router losses included,
-backward, clipping of the gradient's norm to 1 and fused AdamW; with bfloat16 the model is cast to it, for its sparse layers fail
-under autocast. Prints a JSON line with the names of bench_switch_step --json.
+backward, clipping of the gradient's norm to 1 and fused AdamW. With bfloat16 the whole model is cast to it, and AdamW's moments are
+bfloat16 too, where bench_switch_step keeps parameters, gradients and moments in float32: the yardstick has less memory to go through.
+Prints a JSON line with the names of bench_switch_step --json.
 """
 
 import argparse
