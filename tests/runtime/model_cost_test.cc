@@ -175,7 +175,8 @@ TEST(CountFlopsTest, OfSwitchBase) {
 }
 
 TEST(CountFlopsTest, RowsOfATaskHaveNoOneLength) {
-  EXPECT_FALSE(CountFlops(SmallConfig({"data.task=rte"})).has_value());
+  EXPECT_FALSE(CountFlops(SmallConfig({"model.family=switch_transformers", "data.task=rte"})));
+  EXPECT_TRUE(CountFlops(SmallConfig({"data.task=wikitext"})));  // blocks of plain text
 }
 
 TEST(CountFlopsTest, TrainingIsThreeForwardsAndGenerationOnceAStep) {

@@ -165,7 +165,7 @@ TEST(MalformedModelFolderTest, ConfigurationsWithWrongValues) {
                       {"'hypermoe.z'", "binary"}),
           ConfigPatch("experts too small to be encoded",
                       {{"hypermoe", {{"condition", "weights"}, {"expert_embedding_dim", 128}}}},
-                      {"'hypermoe.condition' is \"weights\"", "width 720 to 1439",
+                      {"'hypermoe.condition' is \\\"weights\\\"", "width 720 to 1439",
                        "inner width 1920 to 3839"}),
           ConfigPatch("negative dimension", {{"hypermoe", {{"hidden_dim", -7}}}},
                       {"'hypermoe.hidden_dim' is -7"}),

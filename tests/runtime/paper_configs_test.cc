@@ -28,8 +28,7 @@ RunConfig Given(const std::string& name) {
 RunConfig Started(const std::string& name) {
   const absl::StatusOr<RunConfig> start =
       LoadConfig(ConfigPath(IsWikiText(name) ? "gpt2_small" : "switch_base", "moe_8"),
-                 {"data.train=tokens", IsWikiText(name) ? "data.tokenizer=gpt2:vocabulary"
-                                                        : "data.tokenizer=spm:spiece.model"});
+                 {"data.train=tokens", "data.tokenizer=byte"});
   EXPECT_TRUE(start.ok()) << start.status();
   return StartingFrom(*start, Given(name));
 }

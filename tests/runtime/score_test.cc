@@ -155,7 +155,7 @@ TEST_F(ScoreTest, ReferencesOfOnesOwn) {
   const auto scores = ScoreOf("stsb", "{\"reference\": \"1.0\"}\n{\"reference\": \"3.0\"}\n",
                               {"{\"prediction\": \"0.2\"}\n{\"prediction\": \"0.4\"}\n"});
   ASSERT_TRUE(scores.ok()) << scores.status();
-  EXPECT_THAT(scores->model.means, ElementsAre(100, 100));
+  EXPECT_THAT(scores->model.means, ElementsAre(testing::DoubleEq(100), testing::DoubleEq(100)));
 }
 
 TEST_F(ScoreTest, SeedsAndComparison) {

@@ -183,7 +183,7 @@ TEST(SwitchFolderConfigTest, WhatIsNotAsItMustBeIsRefused) {
       {TinySwitch({{"encoder_sparse_step", 0}, {"decoder_sparse_step", 0}}), ExitCode::kConfig,
        "no block is sparse"},
       {TinySwitch({{"hypermoe", {{"condition", "weights"}}}}), ExitCode::kBadData,
-       "'hypermoe.condition' is \"weights\", expected another one, or a model of width 720 to "
+       "'hypermoe.condition' is \\\"weights\\\", expected another one, or a model of width 720 to "
        "1439, "
        "inner width 1920 to 3839 and 'hypermoe.expert_embedding_dim' 128; they are 6, 10 and 128"},
       {TinyT5({{"feed_forward_proj", "gated-gelu"}}), ExitCode::kConfig, "'feed_forward_proj' is"},
