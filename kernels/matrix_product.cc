@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 
+#include "kernels/accumulate.h"
 #include "kernels/optional_tensor.h"
 
 namespace hypermoe {
@@ -64,7 +65,7 @@ void AddMatrixProduct(const at::Tensor& sum, const at::Tensor& a, const at::Tens
     at::addmm_out(out, sum, a, b);
     return;
   }
-  sum.add_(MatrixProduct(a, b));
+  Accumulate(sum, MatrixProduct(a, b));
 }
 
 }  // namespace hypermoe

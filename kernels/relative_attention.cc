@@ -12,6 +12,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/biased_attention.h"
 #include "kernels/optional_tensor.h"
 
 namespace hypermoe {
@@ -75,6 +76,25 @@ at::Tensor WrittenOut(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const 
   return AttentionOfScores(scores_BHSL, v_BHLC, dropout);
 }
 
+// What gradients need. Of a batch without rows the written-out form costs nothing.
+at::Tensor Differentiable(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
+                          const at::Tensor& v_BHLC, const AttentionBias& bias,
+                          const AttentionDropout& dropout) {
+  const int64_t queries = q_BHSC.size(2), keys = k_BHLC.size(2);
+  const at::TensorOptions options = q_BHSC.options().requires_grad(false);
+  if (q_BHSC.size(0) > 0 && !WritesOutProbabilities(queries, keys, q_BHSC.device().type())) {
+    AttentionBias seen = bias;  // mostly rows are full
+    if (bias.allowed_BL.defined() && bias.allowed_BL.all().item<bool>())
+      seen.allowed_BL = at::Tensor();
+    const at::ScalarType precise = q_BHSC.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    return BiasedAttention(q_BHSC, k_BHLC, v_BHLC, bias.bias_HSL,
+                           MaskOf(seen, queries, keys, options.dtype(precise)), dropout);
+  }
+  return WrittenOut(q_BHSC, k_BHLC, v_BHLC,
+                    bias.bias_HSL.defined() ? bias.bias_HSL.to(q_BHSC.scalar_type()) : at::Tensor(),
+                    MaskOf(bias, queries, keys, options), dropout);
+}
+
 void CheckShapes(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const AttentionBias& bias) {
   const int64_t rows = q_BHSC.size(0), heads = q_BHSC.size(1), queries = q_BHSC.size(2),
                 keys = k_BHLC.size(2);
@@ -92,6 +112,12 @@ void CheckShapes(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC, const Atten
 }
 
 }  // namespace
+
+bool WritesOutProbabilities(int64_t queries, int64_t keys, at::DeviceType device) {
+  // A smaller matrix of scores costs less than the calls for its pieces do.
+  constexpr int64_t kLargeScores = 1 << 12;
+  return device != at::kCPU || queries * keys < kLargeScores;
+}
 
 at::Tensor RelativePositionBuckets(int64_t queries, int64_t keys, int64_t first_query,
                                    bool bidirectional, int64_t buckets, int64_t max_distance) {
@@ -120,17 +146,14 @@ at::Tensor RelativeAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
                              const AttentionDropout& dropout) {
   CheckShapes(q_BHSC, k_BHLC, bias);
   const at::TensorOptions options = q_BHSC.options().requires_grad(false);
+  // The fused kernel does not take a batch of 0 rows.
+  if (bias.for_gradients || dropout.probability > 0 || q_BHSC.size(0) == 0 ||
+      NeedsGradient(q_BHSC, k_BHLC, v_BHLC, bias.bias_HSL))
+    return Differentiable(q_BHSC, k_BHLC, v_BHLC, bias, dropout);
   const at::Tensor mask = MaskOf(bias, q_BHSC.size(2), k_BHLC.size(2), options);
-  const bool has_bias = bias.bias_HSL.defined();
-  const at::Tensor bias_HSL = has_bias ? bias.bias_HSL.to(q_BHSC.scalar_type()) : at::Tensor();
-  // The fused kernel does not take a batch of 0 rows; without rows the written-out form costs
-  // nothing.
-  if (bias.written_out || dropout.probability > 0 || q_BHSC.size(0) == 0 ||
-      NeedsGradient(q_BHSC, k_BHLC, v_BHLC, bias_HSL))
-    return WrittenOut(q_BHSC, k_BHLC, v_BHLC, bias_HSL, mask, dropout);
   at::Tensor added = mask;
-  if (has_bias) {
-    added = bias_HSL.detach().unsqueeze(0);
+  if (bias.bias_HSL.defined()) {
+    added = bias.bias_HSL.detach().to(q_BHSC.scalar_type()).unsqueeze(0);
     if (mask.defined()) added = added.add(mask);
   }
   // On the CPU the fused kernel of LibTorch 2.11 takes keys to lie one after the other, whatever

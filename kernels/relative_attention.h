@@ -28,7 +28,7 @@ struct AttentionBias {
   bool causal = false;    // query s of the last S of L positions sees keys 0 .. L - S + s
   // The form that gradients need, also where none is asked for: the same bits in a pass without
   // them and when it is done again with them (recomputation).
-  bool written_out = false;
+  bool for_gradients = false;
 };
 
 // softmax(q k^T + bias) v: [B,H,S,C], in q's dtype, to which the bias is cast; the softmax in at
@@ -36,10 +36,14 @@ struct AttentionBias {
 // rows where all keys are masked: those take the mean of v over all L keys. B may be 0.
 // float32, float64 or bfloat16. Differentiable in q, k, v and the bias, whose gradient is summed
 // over the rows of the batch, in the same order every time. Where neither dropout acts nor anything
-// needs a gradient nor bias.written_out is set, LibTorch's fused kernel; otherwise the
-// probabilities are written out.
+// needs a gradient nor bias.for_gradients is set, LibTorch's fused kernel; otherwise on a CPU, if
+// there are many, piece by piece (biased_attention.h), and else the probabilities are written out.
 at::Tensor RelativeAttention(const at::Tensor& q_BHSC, const at::Tensor& k_BHLC,
                              const at::Tensor& v_BHLC, const AttentionBias& bias,
                              const AttentionDropout& dropout);
+
+// Whether all probabilities of a row's head are in memory where gradients are needed, and kept for
+// backward; otherwise they are made piece by piece.
+bool WritesOutProbabilities(int64_t queries, int64_t keys, at::DeviceType device);
 
 }  // namespace hypermoe

@@ -35,7 +35,8 @@ JobBody DefineExport(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   ExportOptions& options = arguments->options;
   app.add_option("--checkpoint", options.from,
-                 "Run folder (its newest checkpoint), checkpoint folder or model folder")
+                 "Run folder (its best checkpoint where it keeps one, else its newest), checkpoint "
+                 "folder or model folder")
       ->required()
       ->type_name("DIR");
   app.add_option("--output", options.output,

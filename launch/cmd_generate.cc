@@ -172,7 +172,8 @@ void AddFileOptions(CLI::App& app, Arguments& arguments, CLI::Option* prompt) {
 JobBody DefineGenerate(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   app.add_option("--checkpoint", arguments->checkpoint,
-                 "Run folder (its newest checkpoint), checkpoint folder or model folder")
+                 "Run folder (its best checkpoint where it keeps one, else its newest), checkpoint "
+                 "folder or model folder")
       ->required()
       ->type_name("DIR");
   CLI::Option* prompt = AddPromptOptions(app, *arguments);

@@ -15,12 +15,22 @@
 #include "launch/distributed_init.h"
 #include "runtime/agreement.h"
 #include "runtime/config_loader.h"
+#include "runtime/task.h"
 
 namespace hypermoe {
 
 void AddSetOption(CLI::App& app, std::vector<std::string>* overrides, const std::string& help) {
   // One value for each --set, so that what follows is not swallowed.
   app.add_option("--set", *overrides, help)->type_name("PATH=VALUE")->allow_extra_args(false);
+}
+
+void AddTaskOptions(CLI::App& app, std::string* task, std::string* folder) {
+  std::vector<std::string> names;
+  for (const Task* known : AllTasks()) names.emplace_back(known->name());
+  app.add_option("--task", *task, absl::StrCat("One of ", absl::StrJoin(names, ", ")))
+      ->type_name("TASK");
+  app.add_option("--data", *folder, "Folder of the task's files, as they are published")
+      ->type_name("DIR");
 }
 
 CLI::Validator Within(double min, double max) {

@@ -22,8 +22,10 @@ class Communicator;
 // into them.
 JobBody DefinePrepare(CLI::App& app);
 JobBody DefinePretrain(CLI::App& app);
+JobBody DefineFinetune(CLI::App& app);
 JobBody DefineEvaluate(CLI::App& app);
 JobBody DefineGenerate(CLI::App& app);
+JobBody DefineScore(CLI::App& app);
 JobBody DefineImport(CLI::App& app);
 JobBody DefineExport(CLI::App& app);
 JobBody DefineVerify(CLI::App& app);
@@ -35,6 +37,9 @@ JobBody DefineEnv(CLI::App& app);
 
 // --set PATH=VALUE, once for each change. The vector must outlive the parsing.
 void AddSetOption(CLI::App& app, std::vector<std::string>* overrides, const std::string& help);
+
+// --task, whose help lists the tasks, and --data. The strings must outlive the parsing.
+void AddTaskOptions(CLI::App& app, std::string* task, std::string* folder);
 
 // Accepts numbers from `min` to `max`; unlike CLI::Range no NaN, and its message is readable.
 // Leaves it to the option to refuse fractions where it is an integer.

@@ -1,5 +1,7 @@
 #include "model/ffn_parameters.h"
 
+#include <c10/util/Exception.h>
+
 #include <cmath>
 #include <functional>
 #include <vector>
@@ -80,6 +82,22 @@ GroupedFfnWeights MakeSharedFfn(const std::string& prefix, const ModelConfig& co
   return MakeFfn(prefix + "shared_expert.", config, Init::Constant(0), Replicated(config, factory));
 }
 
+std::string FeedForwardPrefix(const ModelConfig& config, int64_t block) {
+  if (!HasEncoder(config)) return "h." + std::to_string(block) + ".mlp.";
+  const bool decoder = StackOf(config, block) == Stack::kDecoder;
+  return (decoder ? "decoder.block." : "encoder.block.") +
+         std::to_string(decoder ? block - EncoderBlocks(config) : block) + ".layer." +
+         (decoder ? "2" : "1") + ".mlp.";
+}
+
+ExpertMatrices NamesOfExpert(const ModelConfig& config, int64_t block, int64_t expert) {
+  const FfnStyle style = StyleOf(config);
+  const std::string prefix =
+      FeedForwardPrefix(config, block) + "experts.expert_" + std::to_string(expert) + ".";
+  return {prefix + style.up + ".weight", prefix + style.down + ".weight",
+          style.named_as == NamedAs::kTransposed};
+}
+
 at::Tensor MakeRouterMatrix(const std::string& prefix, const ModelConfig& config,
                             ParameterFactory& factory) {
   const std::vector<int64_t> shape = {config.hidden_size(), config.num_experts()};
@@ -89,6 +107,13 @@ at::Tensor MakeRouterMatrix(const std::string& prefix, const ModelConfig& config
   return factory.Make(prefix + "classifier.weight", shape,
                       Init::Normal(config.initializer_factor()), ParameterGroup::kDense,
                       NamedAs::kTransposed);
+}
+
+at::Tensor MakeRouterBias(const std::string& prefix, const ModelConfig& config,
+                          ParameterFactory& factory) {
+  if (!config.router_bias()) return {};
+  TORCH_CHECK(HasEncoder(config), "model.router_bias is of family switch_transformers alone");
+  return factory.Make(prefix + "classifier.bias", {config.num_experts()}, Init::Constant(0));
 }
 
 }  // namespace hypermoe

@@ -10,6 +10,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <string>
 
 #include "configs/run.pb.h"
@@ -28,9 +29,24 @@ GroupedFfnWeights MakeExpertFfns(const std::string& prefix, const ModelConfig& c
 // zero, so that training starts from the plain mixture of experts.
 GroupedFfnWeights MakeSharedFfn(const std::string& prefix, const ModelConfig& config,
                                 ParameterFactory& factory);
+// Before the names of a block's feed-forward sub-layer, counted through the whole model:
+// "h.3.mlp.", "decoder.block.1.layer.2.mlp.".
+std::string FeedForwardPrefix(const ModelConfig& config, int64_t block);
+
+// The names of an expert's matrices, and whether they are named transposed (parallel/parameter.h).
+struct ExpertMatrices {
+  std::string up, down;
+  bool named_transposed;
+};
+ExpertMatrices NamesOfExpert(const ModelConfig& config, int64_t block, int64_t expert);
+
 // A router's matrix [D,N]: prefix + "w_gate"; in switch_transformers "classifier.weight", named
 // [N,D], N(0, 1) times initializer_factor. prefix: "h.3.mlp.router.".
 at::Tensor MakeRouterMatrix(const std::string& prefix, const ModelConfig& config,
                             ParameterFactory& factory);
+// What is added to its logits, [N]: prefix + "classifier.bias", which starts at zero; undefined
+// without model.router_bias, which switch_transformers alone have.
+at::Tensor MakeRouterBias(const std::string& prefix, const ModelConfig& config,
+                          ParameterFactory& factory);
 
 }  // namespace hypermoe

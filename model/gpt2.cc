@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 
+#include <optional>
 #include <utility>
 
 #include "kernels/keyed_dropout.h"
@@ -9,19 +10,20 @@
 #include "kernels/linear.h"
 #include "model/config_values.h"
 #include "model/recomputed_block.h"
+#include "model/sparse_blocks.h"
 #include "model/transformer_block.h"
 
 namespace hypermoe {
 
 Gpt2::Gpt2(const ModelConfig& model, const HyperConfig& hyper, uint64_t seed, TensorChoice tensors,
            std::shared_ptr<TokenDispatcher> dispatcher)
-    : config_(model), tensors_(tensors) {
+    : LanguageModel(model, tensors) {
   ParameterFactory factory(seed, at::dtype(tensors.parameters).device(tensors.device),
                            &parameters_);
   const Init embedding = Init::Normal(model.init_std());
   wte_VD_ = factory.Make("wte.weight", {model.vocab_size(), model.hidden_size()}, embedding);
   wpe_SD_ = factory.Make("wpe.weight", {model.sequence_length(), model.hidden_size()}, embedding);
-  sparse_.emplace(model, hyper, std::move(dispatcher), factory);
+  sparse_ = std::make_unique<SparseBlocks>(model, hyper, std::move(dispatcher), factory);
   for (int64_t layer = 0; layer < model.num_layers(); ++layer) {
     const std::optional<SparseParts> sparse = sparse_->PartsOf(layer);
     blocks_.push_back(std::make_unique<TransformerBlock>(

@@ -9,12 +9,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "configs/run.pb.h"
 #include "model/language_model.h"
-#include "model/sparse_blocks.h"
 #include "parallel/token_dispatcher.h"
 
 namespace hypermoe {
@@ -31,21 +29,11 @@ class Gpt2 : public LanguageModel {
 
   // At most sequence_length positions, cached ones included.
   ModelOutput Forward(const Batch& batch, const ForwardMode& mode) override;
-  void FinishBackward() override { sparse_->FinishBackward(); }
-  void ParametersChanged() override { sparse_->Invalidate(); }
-  std::vector<Parameter>& parameters() override { return parameters_; }
-  at::Device device() const override { return tensors_.device; }
-  const std::vector<int64_t>& sparse_layers() const override { return sparse_->layers(); }
-  const HyperNetwork* hyper_network() const override { return sparse_->hyper(); }
 
  private:
   at::Tensor Embed(const Batch& batch, const ForwardMode& mode) const;
 
-  ModelConfig config_;
-  TensorChoice tensors_;
-  std::vector<Parameter> parameters_;
   at::Tensor wte_VD_, wpe_SD_, ln_f_weight_, ln_f_bias_;
-  std::optional<SparseBlocks> sparse_;
   std::vector<std::unique_ptr<TransformerBlock>> blocks_;
 };
 

@@ -58,27 +58,37 @@ void HyperGenerator::MakeEmbeddings(ParameterFactory& factory) {
   const auto make = [&](const std::string& name, at::IntArrayRef shape, Init value) {
     return factory.Make("hypermoe." + name, shape, value, ParameterGroup::kHyper);
   };
-  const int64_t embedding = config_.expert_embedding_dim(), mlp = config_.mlp_hidden_dim(),
-                selection = config_.selection_embedding_dim();
-  if (config_.condition() != HyperConfig::hidden) {
+  if (config_.condition() == HyperConfig::weights) {
+    encoder_.emplace(config_, factory);
+  } else if (config_.condition() != HyperConfig::hidden) {
     for (const std::string& scope : ScopeNames(config_.emb_scope())) {
       expert_embeddings_.push_back(make("expert_embedding." + scope + ".weight",
-                                        {num_experts_, embedding}, init.Embedding()));
-    }
-    for (const std::string& scope : ScopeNames(config_.sel_mlp_scope())) {
-      const std::string name = "selection_mlp." + scope;
-      selection_mlps_.push_back(
-          {make(name + ".0.weight", {mlp, embedding}, init.LinearWeight(embedding)),
-           make(name + ".0.bias", {mlp}, init.LinearBias(embedding)),
-           make(name + ".2.weight", {selection, mlp}, init.LinearWeight(mlp)),
-           make(name + ".2.bias", {selection}, init.LinearBias(mlp))});
+                                        {num_experts_, config_.expert_embedding_dim()},
+                                        init.Embedding()));
     }
   }
+  if (config_.condition() != HyperConfig::hidden) MakeSelectionMlps(factory);
   layer_embedding_ = make("layer_embedding.weight", {num_blocks_, config_.layer_embedding_dim()},
                           init.Embedding());
   for (const std::string& scope : ScopeNames(HyperConfig::layer)) {
     if (config_.scale() != HyperConfig::learned) break;
     factors_.push_back(make("scale." + scope, {1}, Init::Constant(1)));
+  }
+}
+
+void HyperGenerator::MakeSelectionMlps(ParameterFactory& factory) {
+  const HyperInit init(config_);
+  const int64_t embedding = config_.expert_embedding_dim(), mlp = config_.mlp_hidden_dim(),
+                selection = config_.selection_embedding_dim();
+  for (const std::string& scope : ScopeNames(config_.sel_mlp_scope())) {
+    const auto make = [&](const std::string& name, at::IntArrayRef shape, Init value) {
+      return factory.Make("hypermoe.selection_mlp." + scope + name, shape, value,
+                          ParameterGroup::kHyper);
+    };
+    selection_mlps_.push_back({make(".0.weight", {mlp, embedding}, init.LinearWeight(embedding)),
+                               make(".0.bias", {mlp}, init.LinearBias(embedding)),
+                               make(".2.weight", {selection, mlp}, init.LinearWeight(mlp)),
+                               make(".2.bias", {selection}, init.LinearBias(mlp))});
   }
 }
 
@@ -132,9 +142,16 @@ at::Tensor HyperGenerator::WeightsOfProbabilities(const at::Tensor& probs_TN) co
   return z_TN / z_TN.sum(1, /*keepdim=*/true);
 }
 
+const at::Tensor& HyperGenerator::EmbeddingsOf(int64_t layer) const {
+  if (!encoder_) return expert_embeddings_[IndexIn(config_.emb_scope(), layer)];
+  TORCH_CHECK(static_cast<int64_t>(expert_embeddings_.size()) == num_layers(),
+              "the experts' embeddings were not given");
+  return expert_embeddings_[static_cast<size_t>(layer)];
+}
+
 at::Tensor HyperGenerator::HiddenOfWeights(const at::Tensor& weights_MN, int64_t layer) const {
   const SelectionMlp& mlp = selection_mlps_[IndexIn(config_.sel_mlp_scope(), layer)];
-  const at::Tensor e = at::mm(weights_MN, expert_embeddings_[IndexIn(config_.emb_scope(), layer)]);
+  const at::Tensor e = at::mm(weights_MN, EmbeddingsOf(layer));
   return Hidden(at::linear(at::relu(at::linear(e, mlp.w1, mlp.c1)), mlp.w2, mlp.c2), layer);
 }
 

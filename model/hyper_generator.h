@@ -3,7 +3,7 @@
 // block has number g:
 //   Eq. 5, 6  e = mean (agg sum: sum) of the embeddings S_j of the experts outside A (condition
 //             selected: inside A; z one_minus_prob: of all, each times 1 - probability); 0 if there
-//             is none
+//             is none. Condition weights: S_j is computed from expert j (model/weight_encoder.h)
 //             p = W2 relu(W1 e + c1) + c2                       (condition hidden: p = x)
 //             k = k_norm(k_act(W [p; layer embedding of g] + c))
 //   Eq. 7     Down = reshape(W_D k + c_D, [D, A]),  Up = reshape(W_U k + c_U, [A, D])
@@ -17,12 +17,15 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "configs/run.pb.h"
 #include "model/config_values.h"
 #include "model/parameter_factory.h"
+#include "model/weight_encoder.h"
 
 namespace hypermoe {
 
@@ -40,6 +43,13 @@ class HyperGenerator {
                  const std::vector<int64_t>& sparse_layers, ParameterFactory& factory);
 
   int64_t num_layers() const { return static_cast<int64_t>(sparse_layers_.size()); }
+
+  // Condition weights: what computes embeddings, which are to be given by layer, [N,t'] each,
+  // before HiddenOfWeights is called. Otherwise null; they are parameters.
+  const WeightEncoder* encoder() const { return encoder_ ? &*encoder_ : nullptr; }
+  void SetExpertEmbeddings(std::vector<at::Tensor> by_layer) {
+    expert_embeddings_ = std::move(by_layer);
+  }
 
   // Rows of weights over the experts' embeddings, each of which gives an e: for selected sets
   // [M,K], or (z one_minus_prob) for probabilities [T,N], differentiable in them.
@@ -76,6 +86,7 @@ class HyperGenerator {
   };
 
   void MakeEmbeddings(ParameterFactory& factory);
+  void MakeSelectionMlps(ParameterFactory& factory);
   void MakeGenerators(ParameterFactory& factory);
   std::vector<std::string> ScopeNames(HyperConfig::Scope scope) const;
   // Index of a layer's own among what `scope` has, in the order of ScopeNames.
@@ -83,6 +94,7 @@ class HyperGenerator {
   const Generator& GeneratorOf(int64_t layer) const {
     return generators_[IndexIn(config_.share(), layer)];
   }
+  const at::Tensor& EmbeddingsOf(int64_t layer) const;
   at::Tensor Hidden(const at::Tensor& p, int64_t layer) const;
   HyperExperts Generate(const Generator& generator, const at::Tensor& k_MQ) const;
 
@@ -90,7 +102,8 @@ class HyperGenerator {
   int64_t num_experts_, top_k_, num_blocks_, width_, bottleneck_;
   std::vector<int64_t> sparse_layers_;
   std::vector<Stack> stacks_;                  // of the layers, ascending
-  std::vector<at::Tensor> expert_embeddings_;  // [N,t'] by scope
+  std::optional<WeightEncoder> encoder_;       // condition weights
+  std::vector<at::Tensor> expert_embeddings_;  // [N,t'] by scope; condition weights: by layer
   std::vector<SelectionMlp> selection_mlps_;
   std::vector<Generator> generators_;
   std::vector<at::Tensor> factors_;

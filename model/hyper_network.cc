@@ -7,6 +7,7 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sort.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -54,13 +55,15 @@ bool InCatalogue(int64_t num_selections, int64_t top_k) {
 }
 
 HyperNetwork::HyperNetwork(const HyperConfig& config, const ModelConfig& model,
-                           const std::vector<int64_t>& sparse_layers, ExpertRange local,
+                           const std::vector<int64_t>& sparse_layers,
+                           std::shared_ptr<const TokenDispatcher> dispatcher,
                            ParameterFactory& factory)
-    : config_(config), top_k_(model.top_k()) {
+    : config_(config), top_k_(model.top_k()), dispatcher_(std::move(dispatcher)) {
   if (config.baked()) {
     MakeBaked(model, sparse_layers, factory);
   } else {
     generator_.emplace(config, model, sparse_layers, factory);
+    if (generator_->encoder() != nullptr) experts_.resize(sparse_layers.size());
   }
   TORCH_CHECK(config.execution() != HyperConfig::auto_, "hyper.execution auto was not resolved");
   if (!OncePerSelection(config)) return;
@@ -69,8 +72,8 @@ HyperNetwork::HyperNetwork(const HyperConfig& config, const ModelConfig& model,
   selections_.emplace(model.num_experts(), top_k_);
   catalogue_size_ = InCatalogue(selections_->count(), top_k_) ? selections_->count() : 0;
   if (at_owner() && by_expert()) {
-    catalogue_begin_ = local.begin;
-    catalogue_size_ = local.size();
+    catalogue_begin_ = dispatcher_->local_experts().begin;
+    catalogue_size_ = dispatcher_->local_experts().size();
   }
 }
 
@@ -94,6 +97,33 @@ void HyperNetwork::MakeBaked(const ModelConfig& model, const std::vector<int64_t
   }
 }
 
+void HyperNetwork::SetExperts(int64_t layer, const GroupedFfnWeights& experts) {
+  if (!experts_.empty()) experts_[static_cast<size_t>(layer)] = {experts.up_GDF, experts.down_GFD};
+}
+
+void HyperNetwork::OncePerStep::Take(const at::Tensor& made) {
+  generated = made;
+  leaves = made.detach().unbind(0);
+  if (!made.requires_grad()) return;
+  if (!gradient.defined()) gradient = at::zeros_like(made.detach());
+  gradient.zero_();
+  for (size_t layer = 0; layer < leaves.size(); ++layer) {
+    leaves[layer].set_requires_grad(true).mutable_grad() = gradient[static_cast<int64_t>(layer)];
+  }
+}
+
+// One gather for all layers.
+void HyperNetwork::Encode() {
+  std::vector<at::Tensor> own_LeE;
+  for (const auto& [up_eDF, down_eFD] : experts_) {
+    TORCH_CHECK(up_eDF.defined(), "the hypernetwork was not given the experts of every layer");
+    own_LeE.push_back(generator_->encoder()->Encode(up_eDF, down_eFD));
+  }
+  const at::Tensor all_NLE = dispatcher_->GatherFromOwners(at::stack(own_LeE, 1));
+  embeddings_.Take(all_NLE.transpose(0, 1).contiguous());
+  generator_->SetExpertEmbeddings(embeddings_.leaves);
+}
+
 void HyperNetwork::Generate() {
   const at::Tensor numbers_M =
       at::arange(catalogue_begin_, catalogue_begin_ + catalogue_size_, at::kLong);
@@ -105,39 +135,35 @@ void HyperNetwork::Generate() {
   const std::array<at::Tensor, 4> parts = PartsOf(generator_->GenerateAll(k_LMQ));
   for (size_t i = 0; i < parts.size(); ++i) {
     if (!parts[i].defined()) continue;
-    CataloguePart& part = catalogue_[i];
     std::vector<int64_t> shape = parts[i].sizes().vec();
     shape[0] = catalogue_size_;
     shape.insert(shape.begin(), generator_->num_layers());
-    part.generated = parts[i].view(shape);
-    part.leaves = part.generated.detach().unbind(0);
-    if (!part.generated.requires_grad()) continue;
-    if (!part.gradient.defined()) part.gradient = at::zeros_like(part.generated.detach());
-    part.gradient.zero_();
-    for (size_t layer = 0; layer < part.leaves.size(); ++layer) {
-      part.leaves[layer].set_requires_grad(true).mutable_grad() =
-          part.gradient[static_cast<int64_t>(layer)];
-    }
+    catalogue_[i].Take(parts[i].view(shape));
   }
-  with_graph_ = at::GradMode::is_enabled();
   ++generations_;
 }
 
-// HyperExperts made for evaluation have no graph; a step that will run backward needs one.
+// What was made for evaluation has no graph; a step that will run backward needs one.
 bool HyperNetwork::IsCurrent() const {
-  return catalogue_[0].generated.defined() && (with_graph_ || !at::GradMode::is_enabled());
+  return prepared_ && (with_graph_ || !at::GradMode::is_enabled());
 }
 
 void HyperNetwork::Prepare() {
-  if (config_.baked()) return;
-  if (selections_.has_value() && (catalogue_size_ > 0 || by_expert()) && !IsCurrent()) Generate();
+  if (config_.baked() || IsCurrent()) return;
+  if (!experts_.empty()) Encode();
+  if (selections_.has_value() && (catalogue_size_ > 0 || by_expert())) Generate();
+  prepared_ = true;
+  with_graph_ = at::GradMode::is_enabled();
 }
 
 void HyperNetwork::Invalidate() {
-  for (CataloguePart& part : catalogue_) {
+  prepared_ = false;
+  const auto clear = [](OncePerStep& part) {
     part.generated = at::Tensor();
     part.leaves.clear();
-  }
+  };
+  clear(embeddings_);
+  for (OncePerStep& part : catalogue_) clear(part);
 }
 
 HyperExperts HyperNetwork::LeavesOf(int64_t layer) const {
@@ -222,17 +248,23 @@ at::Tensor HyperNetwork::Apply(const at::Tensor& x_TD, const RoutingResult& deci
                 layer);
 }
 
-void HyperNetwork::BackwardThroughGeneration() {
+bool HyperNetwork::Backward(const std::vector<const OncePerStep*>& parts) {
   // Parts whose parameters are all frozen have no gradient.
   std::vector<at::Tensor> roots, gradients;
-  for (const CataloguePart& part : catalogue_) {
-    if (!part.generated.defined() || !part.generated.requires_grad()) continue;
-    roots.push_back(part.generated);
-    gradients.push_back(part.gradient);
+  for (const OncePerStep* part : parts) {
+    if (!part->HasGradient()) continue;
+    roots.push_back(part->generated);
+    gradients.push_back(part->gradient);
   }
-  if (roots.empty()) return;
-  torch::autograd::backward(roots, gradients);
-  Invalidate();
+  if (!roots.empty()) torch::autograd::backward(roots, gradients);
+  return !roots.empty();
+}
+
+void HyperNetwork::BackwardThroughGeneration() {
+  const bool generated = Backward({&catalogue_[0], &catalogue_[1], &catalogue_[2], &catalogue_[3]});
+  // The catalogue is made from the embeddings, which have all of their gradient only now.
+  const bool encoded = Backward({&embeddings_});
+  if (generated || encoded) Invalidate();
 }
 
 // The equations as they stand, for every token by itself: the definition that the other executions

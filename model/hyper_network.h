@@ -8,6 +8,12 @@
 // occur are generated in every pass. Where every token has a HyperExpert of its own (condition
 // hidden, z one_minus_prob), none is formed (bilinear).
 //
+// Condition weights, in every execution: each rank computes the embeddings of its own experts, of
+// all layers, once per optimizer step as well; a gather over the expert group gives everyone all of
+// them, and at the end of the step the sum of all ranks' gradients comes back to the experts'
+// owner. So every expert's embedding has its whole gradient of an expert group on one rank of it,
+// and the network's parameters, whose gradients are summed over the world, get it once.
+//
 // Legend: L sparse layers, N experts, K choices of a token, T tokens, M selections, D width, A
 // bottleneck, q hidden_dim.
 #pragma once
@@ -16,14 +22,17 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "configs/run.pb.h"
+#include "kernels/grouped_ffn.h"
 #include "model/hyper_generator.h"
 #include "model/parameter_factory.h"
 #include "model/router.h"
 #include "model/selections.h"
+#include "parallel/token_dispatcher.h"
 
 namespace hypermoe {
 
@@ -35,13 +44,16 @@ class HyperNetwork {
  public:
   // sparse_layers: block numbers, ascending; a sparse layer is named below by its index in this
   // list. If config.baked, HyperExperts are parameters themselves (hypermoe.baked.{g}.down [N,D,A],
-  // .up [N,A,D] and their _offset), and nothing is generated. local: the experts held here, the
-  // only ones to generate for if execution is owner and K =
-  // 1. Execution auto must have been resolved; source and owner need binary z, a condition other
-  // than hidden, and selections that can be numbered.
+  // .up [N,A,D] and their _offset), and nothing is generated. dispatcher: knows the experts held
+  // here, the only ones to generate for if execution is owner and K = 1. Execution auto must have
+  // been resolved; source and owner need binary z, a condition other than hidden, and selections
+  // that can be numbered.
   HyperNetwork(const HyperConfig& config, const ModelConfig& model,
-               const std::vector<int64_t>& sparse_layers, ExpertRange local,
-               ParameterFactory& factory);
+               const std::vector<int64_t>& sparse_layers,
+               std::shared_ptr<const TokenDispatcher> dispatcher, ParameterFactory& factory);
+
+  // The experts of a layer that are held here, parameters. Call for each before anything below.
+  void SetExperts(int64_t layer, const GroupedFfnWeights& experts);
 
   // Whether HyperExperts act on the rows that this rank's experts have received, instead of on its
   // own tokens.
@@ -52,8 +64,9 @@ class HyperNetwork {
   bool skips_dropped() const { return config_.on_dropped() == HyperConfig::skip; }
 
   // Generates if no current HyperExperts are there. Call it where a graph is to be made (gradients
-  // enabled) before passes that make none, for recomputation. Local; nothing where no catalogue is
-  // kept.
+  // enabled) before passes that make none, for recomputation. Nothing where no catalogue is kept;
+  // local; but condition weights: what it generates from are embeddings, and it is collective over
+  // the expert group.
   void Prepare();
 
   // Outputs of the HyperExperts of a layer, in the precision of the rows, which are normalised
@@ -75,9 +88,10 @@ class HyperNetwork {
     return selections_->NumberOf(expert_ids_TK);
   }
 
-  // Call once after the last backward of a step: turns the gradients that the catalogue has
-  // accumulated into gradients of the hypernetwork's parameters. Afterwards the HyperExperts are
-  // generated anew when needed.
+  // Call once after the last backward of a step: turns the gradients that the catalogue and the
+  // embeddings of condition weights have accumulated into gradients of the hypernetwork's
+  // parameters (conv_grad_to_experts: and of experts). Afterwards both are generated anew when
+  // needed. Local, but for condition weights collective over the expert group.
   void BackwardThroughGeneration();
 
   // Call when parameters have changed: HyperExperts generated before are not used again.
@@ -87,12 +101,14 @@ class HyperNetwork {
   int64_t generations() const { return generations_; }
 
  private:
-  // The four tensors of HyperExperts, of all layers [L,M,...]: with their graph, as leaves by layer
-  // (views of it), and the leaves' gradients, views of one buffer. Undefined where the HyperExperts
-  // have none.
-  struct CataloguePart {
+  // A tensor of all layers, [L,...], that is made once per step: with its graph, as leaves by layer
+  // (views of it), and the leaves' gradients, views of one buffer.
+  struct OncePerStep {
     at::Tensor generated, gradient;
     std::vector<at::Tensor> leaves;
+
+    void Take(const at::Tensor& made);
+    bool HasGradient() const { return generated.defined() && generated.requires_grad(); }
   };
 
   // HyperExperts, the rows that they are applied to, and how many of those each has.
@@ -104,7 +120,10 @@ class HyperNetwork {
 
   void MakeBaked(const ModelConfig& model, const std::vector<int64_t>& sparse_layers,
                  ParameterFactory& factory);
+  void Encode();
   void Generate();
+  // Whether there was anything to do.
+  bool Backward(const std::vector<const OncePerStep*>& parts);
   HyperExperts LeavesOf(int64_t layer) const;
   bool IsCurrent() const;
   // Of rows with the numbers of their selections: of those generated once per step, and those
@@ -118,14 +137,21 @@ class HyperNetwork {
 
   HyperConfig config_;
   int64_t top_k_;
+  std::shared_ptr<const TokenDispatcher> dispatcher_;
   // One of these: what generates HyperExperts, or (config.baked) those of all experts, by layer.
   std::optional<HyperGenerator> generator_;
   std::vector<HyperExperts> baked_;
   std::optional<Selections> selections_;  // execution source and owner
+  // Condition weights: both matrices of the experts held here, by layer, and all embeddings
+  // [L,N,t'].
+  std::vector<std::array<at::Tensor, 2>> experts_;
+  OncePerStep embeddings_;
   // Numbers of the selections in the catalogue; empty: none is kept.
   int64_t catalogue_begin_ = 0, catalogue_size_ = 0;
-  std::array<CataloguePart, 4> catalogue_;
-  bool with_graph_ = false;  // generated with gradients enabled, whatever of it requires grad
+  // The four tensors of HyperExperts, [L,M,...]; undefined where these have none.
+  std::array<OncePerStep, 4> catalogue_;
+  bool prepared_ = false;
+  bool with_graph_ = false;  // prepared with gradients enabled, whatever of it requires grad
   int64_t generations_ = 0;
 };
 

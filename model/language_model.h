@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "configs/run.pb.h"
@@ -18,6 +19,7 @@
 namespace hypermoe {
 
 class HyperNetwork;
+class SparseBlocks;
 
 // What a decoder has seen so far, for B rows. Starts empty.
 struct KeyValueCache {
@@ -63,7 +65,7 @@ struct TensorChoice {
 
 class LanguageModel {
  public:
-  virtual ~LanguageModel() = default;
+  virtual ~LanguageModel();
 
   // Collective over the expert group (all kinds but dense), in backward too: every rank calls it
   // equally often, with zero rows too.
@@ -71,17 +73,26 @@ class LanguageModel {
 
   // Call after the last backward of a step, before gradients are reduced: completes the
   // hypernetwork's gradients.
-  virtual void FinishBackward() = 0;
+  void FinishBackward();
   // Call after parameters have changed by anything but the constructor.
-  virtual void ParametersChanged() = 0;
+  void ParametersChanged();
 
-  virtual std::vector<Parameter>& parameters() = 0;
+  std::vector<Parameter>& parameters() { return parameters_; }
   // Where the parameters are, and batches must be.
-  virtual at::Device device() const = 0;
+  at::Device device() const { return tensors_.device; }
   // Numbers of the sparse blocks (SparseLayers), ascending.
-  virtual const std::vector<int64_t>& sparse_layers() const = 0;
+  const std::vector<int64_t>& sparse_layers() const;
   // Null unless kind is hyper.
-  virtual const HyperNetwork* hyper_network() const = 0;
+  const HyperNetwork* hyper_network() const;
+
+ protected:
+  LanguageModel(const ModelConfig& config, TensorChoice tensors);
+
+  ModelConfig config_;
+  TensorChoice tensors_;
+  // Both are filled by the constructor of the family.
+  std::vector<Parameter> parameters_;
+  std::unique_ptr<SparseBlocks> sparse_;
 };
 
 // Sum of -log softmax(logits)[label] over the labels that count, divided by `divisor` (the number

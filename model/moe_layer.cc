@@ -65,13 +65,21 @@ InnerDropout OfSharedExpert(InnerDropout dropout) {
 MoeLayer::MoeLayer(const std::string& prefix, const ModelConfig& config, const SparseParts& parts,
                    ParameterFactory& factory)
     : router_(prefix + "router.", config, factory),
+      jitter_in_place_(config.router_jitter_in_place()),
       activation_(ActivationOf(config)),
       experts_(MakeExpertFfns(prefix, config, parts.dispatcher->local_experts(), factory)),
       side_(prefix, config, parts.adapter_width, factory),
-      parts_(parts) {}
+      parts_(parts) {
+  if (parts_.hyper != nullptr) parts_.hyper->SetExperts(parts_.sparse_index, experts_);
+}
 
 at::Tensor MoeLayer::Forward(const at::Tensor& x_TD, const MoePass& pass,
                              std::vector<RoutingResult>* routing) {
+  if (jitter_in_place_ && pass.noise.jitter > 0 && x_TD.scalar_type() != at::kBFloat16) {
+    MoePass jittered = pass;
+    jittered.noise.jitter = 0;
+    return Forward(Jittered(x_TD, pass.noise), jittered, routing);
+  }
   MoeRecord own_record;
   MoeRecord* record = pass.record != nullptr ? pass.record : &own_record;
   const bool measure = pass.measure && record->plan == nullptr && parts_.hyper != nullptr;

@@ -60,9 +60,10 @@ class MoeLayer {
            ParameterFactory& factory);
 
   // y_TD = sum over the choices of gate * expert(x), 0 where the expert has no room, + what the
-  // kind adds (HyperExpert(x): Eq. 9). In the precision of x_TD; gates act in the router's. Appends
-  // the routing decision to `routing`. Collective over the expert group, in backward too, with zero
-  // tokens too.
+  // kind adds (HyperExpert(x): Eq. 9). In the precision of x_TD; gates act in the router's. With
+  // model.router_jitter_in_place the jittered input takes the place of x for all of them where the
+  // router sees x_TD itself, not a copy of another precision. Appends the routing decision to
+  // `routing`. Collective over the expert group, in backward too, with zero tokens too.
   at::Tensor Forward(const at::Tensor& x_TD, const MoePass& pass,
                      std::vector<RoutingResult>* routing);
 
@@ -95,6 +96,7 @@ class MoeLayer {
                                   const DispatchPlan& plan, const InnerDropout& dropout) const;
 
   Router router_;
+  bool jitter_in_place_;
   Activation activation_;
   GroupedFfnWeights experts_;  // stacked over the experts held here
   SideNetwork side_;

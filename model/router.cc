@@ -1,6 +1,8 @@
 #include "model/router.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/erf.h>
 #include <ATen/ops/gather.h>
@@ -50,12 +52,25 @@ at::Tensor LoadProbabilities(const at::Tensor& clean_TN, const at::Tensor& noisy
   return (at::erf((clean_TN - threshold_TN) / std_TN * (1.0 / std::numbers::sqrt2)) + 1.0) * 0.5;
 }
 
+// By probabilities that are rounded to bfloat16.
+at::Tensor RoundedChoice(const at::Tensor& logits_TN, int64_t k) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor probs_TN = RouteTokens(logits_TN, k, /*renormalize=*/false).probs_TN;
+  return LargestIds(probs_TN.to(at::kBFloat16).to(at::kFloat), k);
+}
+
 }  // namespace
+
+at::Tensor Jittered(const at::Tensor& x_TD, const RouterNoise& noise) {
+  return KeyedJitter(x_TD, noise.jitter, noise.key.Derive("jitter"), noise.row_ids_B);
+}
 
 Router::Router(const std::string& prefix, const ModelConfig& config, ParameterFactory& factory)
     : top_k_(config.top_k()),
       renormalize_(config.renormalize()),
-      w_gate_DN_(MakeRouterMatrix(prefix, config, factory)) {
+      choice_rounded_(config.router_choice_rounded()),
+      w_gate_DN_(MakeRouterMatrix(prefix, config, factory)),
+      bias_N_(MakeRouterBias(prefix, config, factory)) {
   if (config.router() == ModelConfig::noisy_topk) {
     w_noise_DN_ = factory.Make(prefix + "w_noise", {config.hidden_size(), config.num_experts()},
                                Init::Constant(0));
@@ -65,9 +80,8 @@ Router::Router(const std::string& prefix, const ModelConfig& config, ParameterFa
 RoutingResult Router::Forward(const at::Tensor& x_TD, const RouterNoise& noise,
                               const at::Tensor& chosen_TK) const {
   RoutingResult result;
-  const at::Tensor x = KeyedJitter(x_TD.to(w_gate_DN_.scalar_type()), noise.jitter,
-                                   noise.key.Derive("jitter"), noise.row_ids_B);
-  result.logits_TN = at::mm(x, w_gate_DN_);
+  const at::Tensor x = Jittered(x_TD.to(w_gate_DN_.scalar_type()), noise);
+  result.logits_TN = bias_N_.defined() ? at::addmm(bias_N_, x, w_gate_DN_) : at::mm(x, w_gate_DN_);
   if (noise.gate_noise && w_noise_DN_.defined()) {
     const at::Tensor clean_TN = result.logits_TN;
     const at::Tensor std_TN = at::softplus(at::mm(x, w_noise_DN_)) + kLeastNoise;
@@ -76,7 +90,11 @@ RoutingResult Router::Forward(const at::Tensor& x_TD, const RouterNoise& noise,
         KeyedNormalLike(clean_TN, noise.key.Derive("gate noise"), noise.row_ids_B) * std_TN;
     result.load_TN = LoadProbabilities(clean_TN, result.logits_TN, std_TN, top_k_);
   }
-  const TokenRoutes routes = RouteTokens(result.logits_TN, top_k_, renormalize_, chosen_TK);
+  at::Tensor chosen = chosen_TK;
+  if (!chosen.defined() && choice_rounded_ && x_TD.scalar_type() == at::kBFloat16) {
+    chosen = RoundedChoice(result.logits_TN, top_k_);
+  }
+  const TokenRoutes routes = RouteTokens(result.logits_TN, top_k_, renormalize_, chosen);
   result.probs_TN = routes.probs_TN;
   result.expert_ids_TK = routes.expert_ids_TK;
   result.gate_TK = routes.gate_TK;

@@ -1,10 +1,13 @@
 // Routers: which experts a token goes to, and with what weight.
 //
-//   switch      logits = x w_gate (Switch Transformer, arXiv:2101.03961, Eq. 1-2)
+//   switch      logits = x w_gate (Switch Transformer, arXiv:2101.03961, Eq. 1-2), + a bias if the
+//               model has one
 //   noisy_topk  in training plus N(0,1) (softplus(x w_noise) + 0.01) (Shazeer et al. 2017,
 //               arXiv:1701.06538, Eq. 4-5; HyperMoE, arXiv:2402.12656, Eq. 2)
 // Both: probs = softmax(logits) over all experts, the top_k largest are chosen, each with its
-// probability as gate, or with that divided by the sum of the chosen ones.
+// probability as gate, or with that divided by the sum of the chosen ones. With
+// model.router_choice_rounded, experts of bfloat16 inputs are chosen by their probabilities rounded
+// to bfloat16, which are more often equal; the gates are those of the probabilities as they are.
 //
 // Legend: T tokens, D width, N experts, K choices of a token.
 #pragma once
@@ -50,10 +53,13 @@ struct RouterNoise {
   at::Tensor row_ids_B;     // int64: global rows, see KeyedJitter
 };
 
+// x_TD times the jitter of the noise; itself where there is none.
+at::Tensor Jittered(const at::Tensor& x_TD, const RouterNoise& noise);
+
 class Router {
  public:
-  // Parameters: MakeRouterMatrix, and for noisy_topk prefix + "w_noise" [D,N], which starts at
-  // zero.
+  // Parameters: MakeRouterMatrix, MakeRouterBias, and for noisy_topk prefix + "w_noise" [D,N],
+  // which starts at zero.
   Router(const std::string& prefix, const ModelConfig& config, ParameterFactory& factory);
   // In the precision of the matrix, whatever that of x_TD. Jitter acts on a copy: experts see x_TD
   // itself. `chosen_TK`: the experts of an earlier pass over the same x_TD, which are then taken
@@ -63,8 +69,8 @@ class Router {
 
  private:
   int64_t top_k_;
-  bool renormalize_;
-  at::Tensor w_gate_DN_, w_noise_DN_;
+  bool renormalize_, choice_rounded_;
+  at::Tensor w_gate_DN_, bias_N_, w_noise_DN_;
 };
 
 }  // namespace hypermoe

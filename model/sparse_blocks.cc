@@ -16,8 +16,7 @@ SparseBlocks::SparseBlocks(const ModelConfig& model, const HyperConfig& hyper,
   common_.dispatcher = std::move(dispatcher);
   common_.adapter_width = hyper.bottleneck_dim();
   if (model.kind() != ModelConfig::hyper) return;
-  hyper_ = std::make_unique<HyperNetwork>(hyper, model, layers_,
-                                          common_.dispatcher->local_experts(), factory);
+  hyper_ = std::make_unique<HyperNetwork>(hyper, model, layers_, common_.dispatcher, factory);
   common_.hyper = hyper_.get();
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/keyed_dropout.h"
 #include "kernels/rms_norm.h"
 #include "model/config_values.h"
+#include "model/ffn_parameters.h"
 
 namespace hypermoe {
 
@@ -32,7 +33,7 @@ SwitchBlock::SwitchBlock(const ModelConfig& config, int64_t block, const SparseP
     cross_norm_D_ = make_norm(cross);
   }
   const std::string last = next();
-  feed_forward_.emplace(last + "mlp.", config, block, sparse, factory);
+  feed_forward_.emplace(FeedForwardPrefix(config, block), config, block, sparse, factory);
   feed_forward_norm_D_ = make_norm(last);
 }
 
@@ -58,7 +59,7 @@ at::Tensor SwitchBlock::SelfAttention(const at::Tensor& x_TD, const SwitchPass& 
   AttentionBias bias;
   bias.bias_HSL = pass.bias_HSL;
   bias.causal = InDecoder();
-  bias.written_out = pass.mode.training;
+  bias.for_gradients = pass.mode.training;
   if (!InDecoder()) bias.allowed_BL = pass.attention_mask_BE;
   if (InDecoder() && pass.mode.cache != nullptr) {
     at::Tensor &cached_keys = pass.mode.cache->keys[index_],
@@ -92,7 +93,7 @@ at::Tensor SwitchBlock::CrossAttention(const at::Tensor& x_TD, const SwitchPass&
   }
   AttentionBias bias;
   bias.allowed_BL = pass.attention_mask_BE;
-  bias.written_out = pass.mode.training;
+  bias.for_gradients = pass.mode.training;
   return cross_attention_->Attend(x_TD, of_encoder, bias, pass.positions,
                                   DropoutOf("cross-attention probabilities", pass));
 }

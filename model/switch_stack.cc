@@ -5,8 +5,7 @@
 #include <string>
 
 #include "kernels/keyed_dropout.h"
-#include "kernels/linear.h"
-#include "kernels/relative_attention.h"
+#include "kernels/relative_position_bias.h"
 #include "kernels/rms_norm.h"
 #include "model/recomputed_block.h"
 
@@ -70,12 +69,8 @@ at::Tensor SwitchStack::Forward(const at::Tensor& x_TD, SwitchPass pass,
 at::Tensor SwitchStack::BiasOf(const SwitchPass& pass) const {
   const bool decoder = stack_ == Stack::kDecoder;
   const int64_t past = decoder && pass.mode.cache != nullptr ? pass.mode.cache->length : 0;
-  const at::Tensor buckets_SL = RelativePositionBuckets(
-      pass.positions, past + pass.positions, past, /*bidirectional=*/!decoder,
-      config_.relative_buckets(), config_.relative_max_distance());
-  return EmbeddingRows(relative_bias_, buckets_SL.to(relative_bias_.device()))
-      .permute({2, 0, 1})
-      .contiguous();  // once for all blocks
+  return RelativePositionBias(relative_bias_, pass.positions, past + pass.positions, past,
+                              /*bidirectional=*/!decoder, config_.relative_max_distance());
 }
 
 at::Tensor SwitchStack::Dropout(const at::Tensor& x_TD, const char* what,

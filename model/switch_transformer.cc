@@ -8,17 +8,18 @@
 #include <utility>
 
 #include "kernels/linear.h"
+#include "model/sparse_blocks.h"
 
 namespace hypermoe {
 
 SwitchTransformer::SwitchTransformer(const ModelConfig& model, const HyperConfig& hyper,
                                      uint64_t seed, TensorChoice tensors,
                                      std::shared_ptr<TokenDispatcher> dispatcher)
-    : config_(model), tensors_(tensors) {
+    : LanguageModel(model, tensors) {
   ParameterFactory factory(seed, at::dtype(tensors.parameters).device(tensors.device),
                            &parameters_);
   MakeEmbeddings(factory);
-  sparse_.emplace(model, hyper, std::move(dispatcher), factory);
+  sparse_ = std::make_unique<SparseBlocks>(model, hyper, std::move(dispatcher), factory);
   encoder_.emplace(model, Stack::kEncoder, *sparse_, factory);
   decoder_.emplace(model, Stack::kDecoder, *sparse_, factory);
 }

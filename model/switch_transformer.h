@@ -22,7 +22,7 @@
 
 #include "configs/run.pb.h"
 #include "model/language_model.h"
-#include "model/sparse_blocks.h"
+#include "model/parameter_factory.h"
 #include "model/switch_stack.h"
 #include "parallel/token_dispatcher.h"
 
@@ -40,23 +40,13 @@ class SwitchTransformer : public LanguageModel {
   // batch.decoder_ids_BT at the positions after those it has seen. Capacity limits the encoder
   // always, the decoder only without a cache.
   ModelOutput Forward(const Batch& batch, const ForwardMode& mode) override;
-  void FinishBackward() override { sparse_->FinishBackward(); }
-  void ParametersChanged() override { sparse_->Invalidate(); }
-  std::vector<Parameter>& parameters() override { return parameters_; }
-  at::Device device() const override { return tensors_.device; }
-  const std::vector<int64_t>& sparse_layers() const override { return sparse_->layers(); }
-  const HyperNetwork* hyper_network() const override { return sparse_->hyper(); }
 
  private:
   void MakeEmbeddings(ParameterFactory& factory);
   at::Tensor DecoderIds(const Batch& batch) const;
   at::Tensor Embed(const at::Tensor& weight_VD, const at::Tensor& ids) const;
 
-  ModelConfig config_;
-  TensorChoice tensors_;
-  std::vector<Parameter> parameters_;
   at::Tensor encoder_embedding_VD_, decoder_embedding_VD_, head_VD_;
-  std::optional<SparseBlocks> sparse_;
   std::optional<SwitchStack> encoder_, decoder_;
 };
 

@@ -8,6 +8,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "model/config_values.h"
+#include "model/ffn_parameters.h"
 
 namespace hypermoe {
 
@@ -27,7 +28,7 @@ TransformerBlock::TransformerBlock(const ModelConfig& config, int64_t layer,
   attn_proj_bias_ = factory.Make(prefix + "attn.c_proj.bias", {width}, zero);
   ln_2_weight_ = factory.Make(prefix + "ln_2.weight", {width}, one);
   ln_2_bias_ = factory.Make(prefix + "ln_2.bias", {width}, zero);
-  feed_forward_.emplace(prefix + "mlp.", config, layer, sparse, factory);
+  feed_forward_.emplace(FeedForwardPrefix(config, layer), config, layer, sparse, factory);
 }
 
 at::Tensor TransformerBlock::Forward(const at::Tensor& x_TD, const at::Tensor& row_ids_B,

@@ -16,6 +16,10 @@
 namespace hypermoe {
 namespace {
 
+// Second moments of float32 beyond it are taken to be it, so that a gradient whose square is beyond
+// float32 leaves a moment that decays again, and means over many of them are finite.
+constexpr double kLargestMoment = 1e33;
+
 bool IsExpert(const Parameter& parameter) { return parameter.group == ParameterGroup::kExpert; }
 
 // Of the tensor that stands under one name, in the order of axes in which it is kept.
@@ -134,6 +138,7 @@ at::Tensor Adafactor::Normalized(const Stack& stack, const Factors& factors) con
   const at::Tensor squares = u.square().add_(options_.epsilon1);
   const auto advanced = [&](const at::Tensor& state, const at::Tensor& now) {
     now.mul_(1 - factors.beta).add_(state, factors.beta);
+    if (now.scalar_type() == at::kFloat) now.clamp_max_(kLargestMoment);
     Store(now, factors.skip, state);
     return now;
   };

@@ -56,10 +56,14 @@ void GradientReducer::Arm() {
   armed_ = true;
   next_ = 0;
   missing_ = parameters_of_bucket_;
+  added_.clear();
+  for (const auto& parameters : buckets_of_parameter_)
+    added_.emplace_back(parameters.size(), false);
 }
 
 void GradientReducer::ParameterReady(size_t buffer, size_t parameter) {
-  if (!armed_) return;
+  if (!armed_ || added_[buffer][parameter]) return;
+  added_[buffer][parameter] = true;
   for (const size_t bucket : buckets_of_parameter_[buffer][parameter]) --missing_[bucket];
   StartReadyBuckets();
 }

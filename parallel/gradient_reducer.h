@@ -30,8 +30,10 @@ class GradientReducer {
   GradientReducer& operator=(const GradientReducer&) = delete;
 
   // Call before the last backward of a step: from now on a bucket's reduction is started as soon as
-  // backward has added to all its gradients (each parameter once), in the order of the buckets and
-  // without waiting for other ranks, whose backward may stand elsewhere. Local.
+  // backward has added to all its gradients, in the order of the buckets and without waiting for
+  // other ranks, whose backward may stand elsewhere. A parameter that recomputed blocks share is
+  // added to by each of them and counts the first time; the order of the buckets must hold its own
+  // back until the last. Local.
   void Arm();
 
   // Call when all gradients are complete: starts what has not been started and waits for all.
@@ -56,6 +58,7 @@ class GradientReducer {
   std::vector<std::vector<std::vector<size_t>>> buckets_of_parameter_;
   std::vector<int> parameters_of_bucket_;
   std::vector<int> missing_;  // by bucket: parameters that backward has not added to yet
+  std::vector<std::vector<bool>> added_;  // [buffer][parameter]: backward has added to it
   bool armed_ = false;
   size_t next_ = 0;  // bucket to start
   size_t started_early_ = 0;

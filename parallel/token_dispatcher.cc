@@ -12,6 +12,7 @@
 
 #include "kernels/expert_order.h"
 #include "kernels/select_rows.h"
+#include "parallel/expert_gather.h"
 #include "parallel/row_moves.h"
 
 namespace hypermoe {
@@ -83,6 +84,10 @@ TokenDispatcher::TokenDispatcher(std::shared_ptr<Communicator> expert, int64_t n
       num_experts_(num_experts),
       local_experts_(ExpertsOfRank(num_experts, expert_->size(), expert_->rank())) {
   TORCH_CHECK(num_experts >= 1, "the number of experts is ", num_experts, ", expected at least 1");
+}
+
+at::Tensor TokenDispatcher::GatherFromOwners(const at::Tensor& own_eX) const {
+  return GatherExperts(own_eX, expert_, num_experts_);
 }
 
 std::shared_ptr<const DispatchPlan> TokenDispatcher::MakePlan(const at::Tensor& expert_ids_T,

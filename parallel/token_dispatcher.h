@@ -92,6 +92,9 @@ class TokenDispatcher {
   // Whether rows travel at all: not in a group of one.
   bool exchanges() const { return expert_->size() > 1; }
 
+  // What every rank has made of its own experts, brought together: GatherExperts.
+  at::Tensor GatherFromOwners(const at::Tensor& own_eX) const;
+
   // expert_ids_T: int64 [T], each in [0, num_experts) (checked). sent_T: bool [T], which tokens
   // travel; undefined: all. Collective over the expert group. For several experts a token, T counts
   // choices.

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 
 #include <map>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "model/config_values.h"
+#include "model/ffn_parameters.h"
 #include "model/hyper_generator.h"
 #include "model/parameter_factory.h"
 #include "parallel/flat_buffer.h"
@@ -79,6 +81,40 @@ class Joined : public TensorSource {
   std::map<std::string, TensorEntry> entries_;
 };
 
+// An expert's matrix [in, out] as a stack of one, in float64.
+absl::StatusOr<at::Tensor> ReadMatrix(const TensorSource& tensors, const std::string& name,
+                                      int64_t in, int64_t out, bool named_transposed) {
+  ASSIGN_OR_RETURN(at::Tensor matrix, tensors.Read(name));
+  if (matrix.dim() == 2 && named_transposed) matrix = matrix.t();
+  if (matrix.sizes() != at::IntArrayRef{in, out}) {
+    return DataError(absl::StrCat("tensor '", name, "' is not of the shape of an expert with ", in,
+                                  " inputs and ", out, " outputs"));
+  }
+  return matrix.to(at::kDouble).unsqueeze(0);
+}
+
+// Condition weights: the embeddings of all experts of each sparse layer, of which one at a time is
+// in memory.
+absl::StatusOr<std::vector<at::Tensor>> EncodeExperts(const WeightEncoder& encoder,
+                                                      const ModelFolder& model) {
+  const ModelConfig& config = model.config.model();
+  const int64_t width = config.hidden_size(), inner = config.ffn_size();
+  std::vector<at::Tensor> by_layer;
+  for (const int64_t block : SparseLayers(config)) {
+    std::vector<at::Tensor> embeddings;
+    for (int64_t expert = 0; expert < config.num_experts(); ++expert) {
+      const ExpertMatrices names = NamesOfExpert(config, block, expert);
+      ASSIGN_OR_RETURN(const at::Tensor up,
+                       ReadMatrix(*model.tensors, names.up, width, inner, names.named_transposed));
+      ASSIGN_OR_RETURN(const at::Tensor down, ReadMatrix(*model.tensors, names.down, inner, width,
+                                                         names.named_transposed));
+      embeddings.push_back(encoder.Encode(up, down));
+    }
+    by_layer.push_back(at::cat(embeddings));
+  }
+  return by_layer;
+}
+
 // The HyperExperts of all sparse layers, as tensors of a baked folder.
 std::vector<NamedTensor> Generated(const HyperGenerator& generator, const ModelConfig& model) {
   std::vector<NamedTensor> tensors;
@@ -109,11 +145,16 @@ absl::StatusOr<ModelFolder> BakeHyperExperts(const ModelFolder& model) {
   RETURN_IF_ERROR(CheckBakeable(model));
   std::vector<Parameter> parameters;
   ParameterFactory factory(/*seed=*/0, at::kDouble, &parameters);
-  const HyperGenerator generator(model.config.hyper(), model.config.model(),
-                                 SparseLayers(model.config.model()), factory);
+  HyperGenerator generator(model.config.hyper(), model.config.model(),
+                           SparseLayers(model.config.model()), factory);
   std::vector<FlatBuffer> buffers = MakeFlatBuffers(parameters);
   RETURN_IF_ERROR(FillParameters(Part(model.tensors, true), "the model to be baked",
                                  model.config.model().num_experts(), buffers));
+  if (generator.encoder() != nullptr) {
+    ASSIGN_OR_RETURN(std::vector<at::Tensor> embeddings,
+                     EncodeExperts(*generator.encoder(), model));
+    generator.SetExpertEmbeddings(std::move(embeddings));
+  }
   ModelFolder baked = model;
   baked.config.mutable_hyper()->set_baked(true);
   if (model.config.hyper().scale() == HyperConfig::learned)

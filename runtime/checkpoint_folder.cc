@@ -28,8 +28,9 @@ namespace fs = std::filesystem;
 constexpr char kPrefix[] = "step_";
 constexpr char kTemporarySuffix[] = ".tmp";
 constexpr char kLatest[] = "latest";
+constexpr char kBest[] = "best";
 constexpr size_t kMinDigits = 8;
-constexpr size_t kMaxLatestBytes = 64;
+constexpr size_t kMaxPointerBytes = 64;
 
 std::string CheckpointsFolder(const std::string& run_dir) {
   return absl::StrCat(run_dir, "/checkpoints");
@@ -74,9 +75,10 @@ absl::Status RemoveTemporaries(const std::string& parent) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, FolderNames(parent));
   absl::Status first_error;
   for (const std::string& name : names) {
-    // Of `latest`: as PendingFile names what has no name yet.
+    // Of `latest` and `best`: as PendingFile names what has no name yet.
     if ((absl::StartsWith(name, kPrefix) && absl::EndsWith(name, kTemporarySuffix)) ||
-        absl::StartsWith(name, absl::StrCat(kLatest, kTemporarySuffix, "."))) {
+        absl::StartsWith(name, absl::StrCat(kLatest, kTemporarySuffix, ".")) ||
+        absl::StartsWith(name, absl::StrCat(kBest, kTemporarySuffix, "."))) {
       first_error.Update(RemoveTree(absl::StrCat(parent, "/", name)));
     }
   }
@@ -85,15 +87,20 @@ absl::Status RemoveTemporaries(const std::string& parent) {
 
 std::string NameOfStep(int64_t step) { return absl::StrFormat("%s%08d", kPrefix, step); }
 
-// What `latest` names, if it can be read and names a checkpoint; whether that is there is another
+// What `pointer` names, if it can be read and names a checkpoint; whether that is there is another
 // question.
-std::optional<int64_t> LatestNamed(const std::string& parent) {
+std::optional<int64_t> StepNamed(const std::string& parent, const char* pointer) {
   const auto file =
-      MappedFile::Open(absl::StrCat(parent, "/", kLatest), MappedFile::Links::kRefuse);
-  if (!file.ok() || (*file)->size() > kMaxLatestBytes) return std::nullopt;
+      MappedFile::Open(absl::StrCat(parent, "/", pointer), MappedFile::Links::kRefuse);
+  if (!file.ok() || (*file)->size() > kMaxPointerBytes) return std::nullopt;
   absl::string_view text((*file)->data(), (*file)->size());
   absl::ConsumeSuffix(&text, "\n");
   return StepOf(std::string(text));
+}
+
+bool IsFolder(const std::string& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
 }
 
 }  // namespace
@@ -112,7 +119,7 @@ absl::StatusOr<std::vector<int64_t>> CheckpointSteps(const std::string& run_dir)
     if (const std::optional<int64_t> step = StepOf(name)) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end(), std::greater<>());
-  const std::optional<int64_t> latest = LatestNamed(parent);
+  const std::optional<int64_t> latest = StepNamed(parent, kLatest);
   if (latest.has_value()) {
     const auto named = std::find(steps.begin(), steps.end(), *latest);
     // Where it is not there all stay in their order.
@@ -142,9 +149,22 @@ bool IsCheckpointFolder(const std::string& path) {
   return fs::symlink_status(path + "/manifest.json", error).type() != fs::file_type::not_found;
 }
 
+absl::Status PointToBest(const std::string& run_dir, int64_t step) {
+  if (!IsFolder(CheckpointPath(run_dir, step))) return absl::OkStatus();
+  return WriteFileDurably(absl::StrCat(CheckpointsFolder(run_dir), "/", kBest),
+                          NameOfStep(step) + "\n");
+}
+
 absl::StatusOr<std::string> ResolveCheckpoint(const std::string& path) {
-  std::error_code error;
-  if (!fs::is_directory(path, error)) {
+  const std::optional<int64_t> best = StepNamed(CheckpointsFolder(path), kBest);
+  if (!best.has_value() || !IsFolder(CheckpointPath(path, *best)) || IsCheckpointFolder(path))
+    return ResolveNewestCheckpoint(path);
+  RETURN_IF_ERROR(ReadManifestOfStep(path, *best).status());
+  return CheckpointPath(path, *best);
+}
+
+absl::StatusOr<std::string> ResolveNewestCheckpoint(const std::string& path) {
+  if (!IsFolder(path)) {
     return IoError(absl::StrCat(
         Printable(path), ": no such folder; give a run folder or a checkpoint folder in it"));
   }
@@ -166,14 +186,14 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& checkpoint)
 }
 
 absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t previous, int64_t newest,
-                                  int64_t keep) {
+                                  int64_t keep, int64_t best) {
   const std::string parent = CheckpointsFolder(run_dir);
   ASSIGN_OR_RETURN(std::vector<int64_t> steps, CheckpointSteps(run_dir));
   std::sort(steps.begin(), steps.end(), std::greater<>());
   std::vector<int64_t> removed;
   int64_t kept = 1;  // the newest
   for (const int64_t step : steps) {
-    if (step >= newest) continue;
+    if (step >= newest || step == best) continue;
     const bool passed_over = step > previous;
     if (passed_over || kept >= keep) {
       removed.push_back(step);
@@ -228,8 +248,7 @@ absl::Status CheckpointFolder::Publish(const CheckpointManifest& manifest) const
 }
 
 absl::Status CheckpointFolder::Rename() const {
-  std::error_code error;
-  if (!fs::is_directory(path_, error)) {
+  if (!IsFolder(path_)) {
     RETURN_IF_ERROR(RenameFolder(temporary_, path_));
     return SyncFolder(parent_);
   }

@@ -7,6 +7,9 @@
 //    that a resume has passed over. It is not gone on from, and saving its step again replaces it.
 //  - Where `latest` is missing, or names no folder, the highest step counts.
 // Who wants to go back to an earlier step writes its folder's name into `latest`.
+//
+// With train.keep_best, run_dir/checkpoints/best names in the same way the folder whose model the
+// run gives to all that do not go on with it. It moves after `latest`.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +38,14 @@ absl::StatusOr<CheckpointManifest> ReadManifestOfStep(const std::string& run_dir
 // error names it if its manifest is damaged: no other one is taken in its place. Local.
 absl::StatusOr<std::optional<std::string>> LatestCheckpoint(const std::string& run_dir);
 
+// Has `best` name the folder of `step`, durably; nothing changes if that is not there. Local.
+absl::Status PointToBest(const std::string& run_dir, int64_t step);
+
 // `path` may be a run folder (its newest checkpoint; an error if it has none) or a checkpoint
 // folder. Local.
+absl::StatusOr<std::string> ResolveNewestCheckpoint(const std::string& path);
+// The same for who does not go on with the run: of a run folder the checkpoint that `best` names,
+// if it is there. Local.
 absl::StatusOr<std::string> ResolveCheckpoint(const std::string& path);
 
 // Whether there is a manifest in the folder `path`.
@@ -48,11 +57,11 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& checkpoint)
 // Removes the oldest checkpoints of `run_dir` so that `keep` (at least 1) are left of those up to
 // step `newest`, which has just been published and stays, as does one of a later step. `previous`
 // is the step of the checkpoint that the run had saved, or gone on from, before (0: none): those
-// between were passed over, damaged perhaps, so they go and do not count. Each goes as a whole: one
-// whose removal was interrupted is never read, and the next save cleans up. Goes on after a failure
-// and returns the first. Local.
+// between were passed over, damaged perhaps, so they go and do not count. That of step `best` (0:
+// none) stays and does not count. Each goes as a whole: one whose removal was interrupted is never
+// read, and the next save cleans up. Goes on after a failure and returns the first. Local.
 absl::Status RemoveOldCheckpoints(const std::string& run_dir, int64_t previous, int64_t newest,
-                                  int64_t keep);
+                                  int64_t keep, int64_t best = 0);
 
 // Removes the temporary folders that killed jobs have left in `run_dir`: call it when none is in
 // use. Goes on after a failure and returns the first. Local.

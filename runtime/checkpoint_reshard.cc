@@ -34,7 +34,7 @@ absl::Status CheckUnused(const std::string& run_dir) {
 absl::StatusOr<Plan> MakePlan(const ReshardOptions& options) {
   Plan plan;
   RETURN_IF_ERROR(CheckUnused(options.output));
-  ASSIGN_OR_RETURN(plan.checkpoint, ResolveCheckpoint(options.checkpoint));
+  ASSIGN_OR_RETURN(plan.checkpoint, ResolveNewestCheckpoint(options.checkpoint));
   ASSIGN_OR_RETURN(plan.manifest, ReadManifest(plan.checkpoint));
   plan.info = plan.manifest.info;
   plan.info.config.mutable_mesh()->set_expert_parallel(options.expert_parallel);

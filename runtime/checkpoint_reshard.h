@@ -20,8 +20,8 @@ struct ReshardOptions {
 // config.textproto too.
 // Every byte that is read is checked; one tensor is in memory at a time. The files are divided over
 // the ranks of `world`, of which there may be any number. Returns the new checkpoint's folder.
-// UsageError if `output` holds a run; errors of ResolveCheckpoint and ReadManifest. Collective, the
-// same status on every rank.
+// UsageError if `output` holds a run; errors of ResolveNewestCheckpoint and ReadManifest.
+// Collective, the same status on every rank.
 absl::StatusOr<std::string> ReshardCheckpoint(const ReshardOptions& options, Communicator& world);
 
 // The expert of the tensor of this name in a checkpoint, -1 for one that is no expert's.

@@ -31,10 +31,15 @@ class StoppableTensors final : public TensorSource {
 };
 
 // `previous`: the step of the checkpoint that was the newest before that of `info`.
-absl::Status RemoveTooOld(const std::string& run_dir, int64_t previous,
-                          const CheckpointInfo& info) {
+absl::Status RemoveTooOld(const std::string& run_dir, int64_t previous, const CheckpointInfo& info,
+                          int64_t best) {
   const int32_t keep = info.config.checkpoint().keep();
-  return keep == 0 ? absl::OkStatus() : RemoveOldCheckpoints(run_dir, previous, info.step, keep);
+  return keep == 0 ? absl::OkStatus()
+                   : RemoveOldCheckpoints(run_dir, previous, info.step, keep, best);
+}
+
+absl::Status NameBest(const std::string& run_dir, int64_t best) {
+  return best == 0 ? absl::OkStatus() : PointToBest(run_dir, best);
 }
 
 }  // namespace
@@ -67,13 +72,13 @@ absl::Status CheckpointSaver::SaveNow(int64_t step, const std::vector<FlatBuffer
                                       const Optimizer& optimizer) {
   info_.step = step;
   began_ = SteadySeconds();
-  const absl::Status saved = SaveCheckpoint(run_dir_, info_, buffers, optimizer, mesh_);
+  absl::Status saved = SaveCheckpoint(run_dir_, info_, buffers, optimizer, mesh_);
   if (saved.ok() && first_rank_) {
-    removed_ = std::make_shared<absl::Status>(RemoveTooOld(run_dir_, newest_, info_));
+    saved = NameBest(run_dir_, best_);
+    removed_ = std::make_shared<absl::Status>(RemoveTooOld(run_dir_, newest_, info_, best_));
   }
   // No rank goes on while files still change.
-  mesh_.world->Barrier();
-  return Conclude(saved);
+  return Conclude(Agree(*mesh_.world, saved));
 }
 
 absl::Status CheckpointSaver::Begin(int64_t step, const std::vector<FlatBuffer>& buffers,
@@ -108,14 +113,20 @@ void CheckpointSaver::StartPublishing(std::vector<std::string> parts) {
   if (!first_rank_) return;
   removed_ = std::make_shared<absl::Status>();
   work_ = std::make_unique<BackgroundWork>([run_dir = run_dir_, info = info_, previous = newest_,
-                                            steps = snapshot_->optimizer_steps(),
+                                            best = best_, steps = snapshot_->optimizer_steps(),
                                             parts = std::move(parts), removed = removed_,
                                             before = hooks_.before](const std::stop_token&) {
     if (before) before("publish");
     RETURN_IF_ERROR(PublishParts(CheckpointFolder(run_dir, info.step), info, steps, parts));
-    *removed = RemoveTooOld(run_dir, previous, info);
+    RETURN_IF_ERROR(NameBest(run_dir, best));
+    *removed = RemoveTooOld(run_dir, previous, info, best);
     return absl::OkStatus();
   });
+}
+
+absl::Status CheckpointSaver::set_best(int64_t step) {
+  best_ = step;
+  return first_rank_ && step == newest_ ? NameBest(run_dir_, step) : absl::OkStatus();
 }
 
 absl::Status CheckpointSaver::Advance(int64_t ranks_at_work) {

@@ -67,6 +67,11 @@ class CheckpointSaver {
   // Blocks until nothing is under way. Errors as Advance. Collective.
   absl::Status Wait();
 
+  // The step whose checkpoint, there already or the next to be saved, is the best of the run, which
+  // `best` is to name and nothing removes (checkpoint_folder.h); 0: there is none. It is named with
+  // the next save, or now if it is the newest. The same on every rank; an error on rank 0 alone.
+  absl::Status set_best(int64_t step);
+
   // The step of the newest checkpoint that is durable.
   int64_t newest() const { return newest_; }
 
@@ -93,6 +98,7 @@ class CheckpointSaver {
   const Note note_;
   const CheckpointSaverHooks hooks_;
   int64_t newest_;
+  int64_t best_ = 0;
   Phase phase_ = Phase::kIdle;
   double began_ = 0;  // the save under way, by the steady clock
   // Shared with the threads, which may outlive this object.

@@ -61,6 +61,16 @@ Present FindPresent(const std::string& run_dir) {
   return present;
 }
 
+// Validations may be followed by a checkpoint of the best, which is one more that stays.
+CheckpointConfig WithBest(const RunConfig& config) {
+  CheckpointConfig with = config.checkpoint();
+  if (!config.train().keep_best()) return with;
+  const int64_t every = config.train().validation_every();
+  if (with.every() == 0 || every < with.every()) with.set_every(every);
+  if (with.keep() > 0) with.set_keep(with.keep() + 1);
+  return with;
+}
+
 }  // namespace
 
 int64_t CheckpointBytes(const RunConfig& config) {
@@ -93,9 +103,9 @@ absl::StatusOr<std::string> CheckSpace(const std::string& run_dir, const RunConf
   const fs::space_info space = fs::space(ExistingFolder(run_dir + "/checkpoints"), error);
   if (error || space.capacity == 0) return "";
   const Present present = FindPresent(run_dir);
-  const int32_t keep = config.checkpoint().keep();
-  const CheckpointCounts counts =
-      CountCheckpoints(config.checkpoint(), begin, end, present.checkpoints);
+  const CheckpointConfig checkpoint = WithBest(config);
+  const int32_t keep = checkpoint.keep();
+  const CheckpointCounts counts = CountCheckpoints(checkpoint, begin, end, present.checkpoints);
   const int64_t bytes = CheckpointBytes(config);
   const int64_t free = static_cast<int64_t>(space.available) + present.unfinished_bytes;
   if (free / bytes >= counts.at_a_time) return "";
@@ -104,9 +114,9 @@ absl::StatusOr<std::string> CheckSpace(const std::string& run_dir, const RunConf
     const bool several = needed > 1;
     return IoError(absl::StrCat(
         Printable(run_dir), ": too little space for the run's checkpoints: ", FormatBytes(free),
-        several ? absl::StrCat(" are free, ", needed,
-                               " checkpoints (those of checkpoint.keep, and "
-                               "the one being written) take ")
+        several ? absl::StrCat(" are free, ", needed, " checkpoints (those of checkpoint.keep, ",
+                               config.train().keep_best() ? "the best, " : "",
+                               "and the one being written) take ")
                 : " are free, a checkpoint takes ",
         FormatBytes(needed * bytes), ": make room, give another --run_dir",
         several ? ", or lower checkpoint.keep" : ""));

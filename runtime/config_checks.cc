@@ -7,12 +7,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/selections.h"
+#include "model/weight_encoder.h"
 #include "runtime/config_fields.h"
 #include "runtime/config_loader.h"
 #include "runtime/family_checks.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/row_format.h"
 #include "runtime/run_length.h"
+#include "runtime/task_checks.h"
 #include "runtime/tokenizer.h"
 
 namespace hypermoe {
@@ -23,7 +25,6 @@ using google::protobuf::Message;
 
 // Of a file of data.train: what RowSchedule can express.
 constexpr double kSmallestShare = 1e-6;
-constexpr int64_t kMaxSteps = 1000000000;
 
 // That nothing is set which the mode does not look at.
 absl::Status CheckCapacity(const std::string& path, const CapacityConfig& capacity) {
@@ -90,8 +91,8 @@ absl::Status CheckBaked(const RunConfig& config) {
       !SharedBySelection(hyper)) {
     return ConfigError(
         "hyper.baked is set, but the model has no HyperExpert for each expert: that needs "
-        "model.kind hyper, model.top_k 1, hyper.condition unselected or selected, and hyper.z "
-        "binary");
+        "model.kind hyper, model.top_k 1, hyper.condition unselected, selected or weights, and "
+        "hyper.z binary");
   }
   if (hyper.execution() == HyperConfig::per_token || hyper.execution() == HyperConfig::bilinear) {
     return ConfigError(absl::StrCat("hyper.execution is ",
@@ -126,16 +127,45 @@ absl::Status CheckRouting(const RunConfig& config) {
   return absl::OkStatus();
 }
 
+// That experts can be read by the network of condition weights, or that nothing of it is set.
+absl::Status CheckWeightEncoder(const ModelConfig& model, const HyperConfig& hyper) {
+  if (hyper.condition() != HyperConfig::weights) {
+    for (const char* name : {"conv_act", "conv_grad_to_experts"}) {
+      const FieldDescriptor& field = *hyper.GetDescriptor()->FindFieldByName(name);
+      // A loaded configuration has every field, so what counts is whether it was changed.
+      if (ValueText(hyper, field) == ValueText(HyperConfig::default_instance(), field)) continue;
+      return ConfigError(absl::StrCat("hyper.", name, " is set, but hyper.condition is ",
+                                      HyperConfig::Condition_Name(hyper.condition()),
+                                      ", which does not use it: set hyper.condition to weights, "
+                                      "or leave it out"));
+    }
+    return absl::OkStatus();
+  }
+  if (WeightEncoder::Reads(model.ffn_size(), model.hidden_size()) &&
+      hyper.expert_embedding_dim() == WeightEncoder::kWidth) {
+    return absl::OkStatus();
+  }
+  return ConfigError(absl::StrCat(
+      "hyper.condition is weights, whose convolutional network needs model.ffn_size from ",
+      WeightEncoder::kRows, " to ", 2 * WeightEncoder::kRows - 1, ", model.hidden_size from ",
+      WeightEncoder::kColumns, " to ", 2 * WeightEncoder::kColumns - 1,
+      " and hyper.expert_embedding_dim ", WeightEncoder::kWidth, ", but they are ",
+      model.ffn_size(), ", ", model.hidden_size(), " and ", hyper.expert_embedding_dim(),
+      ": change them, or hyper.condition"));
+}
+
 // That the execution can do what the other fields ask for.
 absl::Status CheckHyper(const RunConfig& config) {
   const HyperConfig& hyper = config.hyper();
   if (config.model().kind() != ModelConfig::hyper) return absl::OkStatus();
-  if (hyper.z() == HyperConfig::one_minus_prob && hyper.condition() != HyperConfig::unselected) {
-    return ConfigError(absl::StrCat(
-        "hyper.z is one_minus_prob, but hyper.condition is ",
-        HyperConfig::Condition_Name(hyper.condition()),
-        ": only condition unselected weighs experts by their probabilities; change either"));
+  if (hyper.z() == HyperConfig::one_minus_prob && hyper.condition() != HyperConfig::unselected &&
+      hyper.condition() != HyperConfig::weights) {
+    return ConfigError(absl::StrCat("hyper.z is one_minus_prob, but hyper.condition is ",
+                                    HyperConfig::Condition_Name(hyper.condition()),
+                                    ": only conditions unselected and weights weigh experts by "
+                                    "their probabilities; change either"));
   }
+  RETURN_IF_ERROR(CheckWeightEncoder(config.model(), hyper));
   const HyperConfig::Execution execution = hyper.execution();
   if (execution != HyperConfig::source && execution != HyperConfig::owner) return absl::OkStatus();
   const std::string name = HyperConfig::Execution_Name(execution);
@@ -241,25 +271,28 @@ absl::Status CheckOptimizer(const OptimizerConfig& optimizer) {
   return absl::OkStatus();
 }
 
-absl::Status CheckLength(const RunConfig& config) {
-  const TrainConfig& train = config.train();
-  if ((train.steps() > 0) == (train.tokens() > 0)) {
-    return ConfigError(absl::StrCat("train.steps (", train.steps(), ") and train.tokens (",
-                                    train.tokens(), ") are ",
-                                    train.steps() > 0 ? "both set" : "both 0",
-                                    ": set exactly one of them above 0, and the other to 0"));
+absl::Status CheckLossNorm(const RunConfig& config) {
+  if (config.train().loss_norm() == TrainConfig::all_tokens || !config.data().task().empty())
+    return absl::OkStatus();
+  return ConfigError(
+      "train.loss_norm is own_means, but without data.task every row has equally many labels, so "
+      "that the means of all micro-batches and ranks count like their tokens: leave it out");
+}
+
+// That a training run has what Hugging Face's habits are about.
+absl::Status CheckRouterHabits(const RunConfig& config) {
+  const ModelConfig& model = config.model();
+  if (model.router_jitter_in_place() && model.router_jitter() == 0) {
+    return ConfigError(
+        "model.router_jitter_in_place is set, but model.router_jitter is 0, so that there is no "
+        "jitter: set it above 0, or leave model.router_jitter_in_place out");
   }
-  const int64_t steps = TotalSteps(config);
-  if (steps > kMaxSteps) {
-    return ConfigError(absl::StrCat("train.tokens (", train.tokens(), ") are ", steps, " steps of ",
-                                    BatchTokens(config), " tokens, but a run has at most ",
-                                    kMaxSteps, ": lower it, or raise train.batch_size"));
-  }
-  if (config.optimizer().warmup_steps() > steps) {
-    return ConfigError(absl::StrCat(
-        "optimizer.warmup_steps (", config.optimizer().warmup_steps(), ") must be at most ",
-        train.steps() > 0 ? "train.steps (" : "the steps of train.tokens (", steps,
-        "): change either"));
+  if (model.router_choice_rounded() && config.runtime().dtype() != RuntimeConfig::bfloat16) {
+    return ConfigError(
+        absl::StrCat("model.router_choice_rounded is set, but runtime.dtype is ",
+                     RuntimeConfig::Dtype_Name(config.runtime().dtype()),
+                     ", in which no probability is rounded: set it to bfloat16, or leave "
+                     "model.router_choice_rounded out"));
   }
   return absl::OkStatus();
 }
@@ -305,15 +338,21 @@ absl::Status ValidateConfig(const RunConfig& config) {
         "trained; train the model that it was exported from");
   }
   RETURN_IF_ERROR(CheckTokenizer(config));
-  RETURN_IF_ERROR(CheckRows(config.data(), config.model()));
-  RETURN_IF_ERROR(CheckTrainFiles(config.data()));
+  RETURN_IF_ERROR(CheckTaskFields(config));
+  if (config.data().task().empty()) {
+    RETURN_IF_ERROR(CheckRows(config.data(), config.model()));
+    RETURN_IF_ERROR(CheckTrainFiles(config.data()));
+  }
   const TrainConfig& train = config.train();
   if (train.micro_batches() > train.batch_size()) {
     return ConfigError(absl::StrCat("train.micro_batches (", train.micro_batches(),
                                     ") must be at most train.batch_size (", train.batch_size(),
                                     "): change either"));
   }
+  RETURN_IF_ERROR(CheckLossNorm(config));
+  RETURN_IF_ERROR(CheckRouterHabits(config));
   RETURN_IF_ERROR(CheckOptimizer(config.optimizer()));
+  RETURN_IF_ERROR(CheckWarmup(config.optimizer()));
   RETURN_IF_ERROR(CheckLength(config));
   if (config.mesh().device() == MeshConfig::cpu &&
       config.mesh().gpu_transport() != MeshConfig::nccl) {

@@ -226,10 +226,13 @@ Batch TrainingRows::Rows(int64_t step, int64_t row_begin, int64_t row_end) const
   return batch.Finish();
 }
 
+RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch) {
+  return RowsOfRank(train.batch_size(), train.micro_batches(), static_cast<int>(micro_batch));
+}
+
 RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank,
                           int64_t unit) {
-  const RowRange micro =
-      RowsOfRank(train.batch_size(), train.micro_batches(), static_cast<int>(micro_batch));
+  const RowRange micro = RowsOfMicroBatch(train, micro_batch);
   const RowRange mine = UnitsOfRank(micro.size(), unit, world_size, rank);
   return {micro.begin + mine.begin, micro.begin + mine.end};
 }

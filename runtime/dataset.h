@@ -14,6 +14,7 @@
 #include "runtime/row_schedule.h"
 #include "runtime/status.h"
 #include "runtime/token_file.h"
+#include "runtime/training_data.h"
 
 namespace hypermoe {
 
@@ -62,7 +63,7 @@ int64_t NumTokens(const std::vector<WeightedTokens>& files);
 // tokenizer's end-of-text id (unless prepared without): a row may hold the end of one, that id, and
 // the start of the next. The model attends across it. Rows(), WindowOf() may be called from several
 // threads.
-class TrainingRows {
+class TrainingRows : public TrainingData {
  public:
   // Where a row comes from.
   struct Window {
@@ -80,6 +81,14 @@ class TrainingRows {
                uint64_t seed);
   // Rows [row_begin, row_end) of the global batch of `step` (from 0).
   Batch Rows(int64_t step, int64_t row_begin, int64_t row_end) const;
+  Batch Rows(int64_t step, const RowRange&, const RowRange& mine) const override {
+    return Rows(step, mine.begin, mine.end);
+  }
+  // All labels of full windows.
+  int64_t NumLabels(int64_t) const override { return batch_size_ * format_->sizes().labels; }
+  int64_t NumTokens(int64_t begin, int64_t end) const override {
+    return (end - begin) * batch_size_ * format_->sizes().inputs;
+  }
   Window WindowOf(int64_t r) const;
   // W of a file.
   int64_t WindowsPerEpoch(int64_t file) const;
@@ -94,9 +103,10 @@ class TrainingRows {
   uint64_t seed_;
 };
 
-// The rows of the global batch that `rank` of `world_size` works on in a micro-batch: micro-batch i
-// is a fixed set of rows, cut over the ranks afterwards in units of `unit` rows (UnitsOfRank). May
-// be empty.
+// The rows of the global batch that a micro-batch is a fixed set of.
+RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch);
+// Those of them that `rank` of `world_size` works on: they are cut over the ranks afterwards, in
+// units of `unit` rows (UnitsOfRank). May be empty.
 RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int world_size, int rank,
                           int64_t unit = 1);
 
@@ -105,15 +115,18 @@ RowRange RowsOfMicroBatch(const TrainConfig& train, int64_t micro_batch, int wor
 // to predict it from). A range's last window is filled up, so that no window holds two ranges, or
 // left out if it is below the format's shortest. What is random is keyed by the window's number
 // alone.
-class ValidationWindows {
+class ValidationWindows : public ValidationData {
  public:
   ValidationWindows(std::vector<TokenRange> ranges, std::shared_ptr<const RowFormat> format);
   // Of NextTokenRows.
   ValidationWindows(std::vector<TokenRange> ranges, int64_t sequence_length);
-  int64_t size() const;
-  int64_t num_predictions() const;  // labels that count, over all windows
+  int64_t size() const override;
+  int64_t num_predictions() const override;
   // Windows begin, begin + stride, ... below end, as rows; row ids are the windows' numbers.
   Batch Windows(int64_t begin, int64_t end, int64_t stride = 1) const;
+  Batch Rows(const RowRange&, const RowRange& mine, int64_t stride) const override {
+    return Windows(mine.begin * stride, mine.end * stride, stride);
+  }
 
  private:
   std::vector<TokenRange> ranges_;

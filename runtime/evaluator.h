@@ -8,8 +8,8 @@
 #include "configs/run.pb.h"
 #include "parallel/process_mesh.h"
 #include "runtime/checkpoint_manifest.h"
-#include "runtime/dataset.h"
 #include "runtime/status.h"
+#include "runtime/training_data.h"
 
 namespace hypermoe {
 
@@ -29,8 +29,8 @@ struct EvaluateResult {
 // The windows to evaluate the model of `options.checkpoint`, which `info` describes: of
 // options.data or, without it, of the run's own validation tokens, checked to be those it was
 // trained with. At least one prediction. Local.
-absl::StatusOr<ValidationWindows> OpenEvaluationWindows(const EvaluateOptions& options,
-                                                        const CheckpointInfo& info);
+absl::StatusOr<std::shared_ptr<const ValidationData>> OpenEvaluationWindows(
+    const EvaluateOptions& options, const CheckpointInfo& info);
 
 // Collective over the world; the same result on every rank.
 absl::StatusOr<EvaluateResult> Evaluate(const EvaluateOptions& options,

@@ -1,5 +1,6 @@
 #include "runtime/family_checks.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,26 +17,56 @@ const std::vector<std::string>& OwnFields(ModelConfig::Family family) {
   static const auto& gpt2 = *new std::vector<std::string>{
       "sparse_layers", "embedding_dropout", "attention_dropout", "init_std",
       "router",        "renormalize"};
-  static const auto& switch_transformers = *new std::vector<std::string>{
-      "num_decoder_layers",    "head_size",          "encoder_sparse_step",
-      "decoder_sparse_step",   "relative_buckets",   "expert_dropout",
-      "relative_max_distance", "tie_embeddings",     "pad_id",
-      "decoder_start_id",      "initializer_factor", "end_id"};
+  static const auto& switch_transformers = *new std::vector<std::string>{"num_decoder_layers",
+                                                                         "head_size",
+                                                                         "encoder_sparse_step",
+                                                                         "decoder_sparse_step",
+                                                                         "relative_buckets",
+                                                                         "expert_dropout",
+                                                                         "relative_max_distance",
+                                                                         "tie_embeddings",
+                                                                         "pad_id",
+                                                                         "decoder_start_id",
+                                                                         "initializer_factor",
+                                                                         "end_id",
+                                                                         "router_bias"};
   return family == ModelConfig::gpt2 ? gpt2 : switch_transformers;
+}
+
+// The value of a field that is not its default: a loaded configuration has every field, so what
+// counts is whether it was changed.
+std::optional<std::string> ChangedValue(const ModelConfig& model, const std::string& name) {
+  const auto& field = *ModelConfig::descriptor()->FindFieldByName(name);
+  std::string value = ValueText(model, field);
+  if (value == ValueText(ModelConfig::default_instance(), field)) return std::nullopt;
+  return value;
 }
 
 absl::Status CheckUnused(const ModelConfig& model) {
   const ModelConfig::Family other =
       model.family() == ModelConfig::gpt2 ? ModelConfig::switch_transformers : ModelConfig::gpt2;
   for (const std::string& name : OwnFields(other)) {
-    const auto& field = *ModelConfig::descriptor()->FindFieldByName(name);
-    const std::string value = ValueText(model, field);
-    // A loaded configuration has every field, so what counts is whether it was changed.
-    if (value == ValueText(ModelConfig::default_instance(), field)) continue;
-    return ConfigError(absl::StrCat("model.", name, " is ", value, ", but model.family is ",
+    const std::optional<std::string> value = ChangedValue(model, name);
+    if (!value.has_value()) continue;
+    return ConfigError(absl::StrCat("model.", name, " is ", *value, ", but model.family is ",
                                     ModelConfig::Family_Name(model.family()),
                                     ", which does not use it: leave it out, or set ",
                                     "model.family to ", ModelConfig::Family_Name(other)));
+  }
+  return absl::OkStatus();
+}
+
+// That a model without experts sets nothing that is of experts alone and of this family, or one of
+// Hugging Face's habits with them.
+absl::Status CheckUnusedByDense(const ModelConfig& model) {
+  if (model.kind() != ModelConfig::dense) return absl::OkStatus();
+  for (const char* name : {"expert_dropout", "encoder_sparse_step", "decoder_sparse_step",
+                           "router_bias", "router_jitter_in_place", "router_choice_rounded"}) {
+    const std::optional<std::string> value = ChangedValue(model, name);
+    if (!value.has_value()) continue;
+    return ConfigError(absl::StrCat("model.", name, " is ", *value,
+                                    ", but a model of kind dense has no experts: leave it out, or "
+                                    "set another model.kind"));
   }
   return absl::OkStatus();
 }
@@ -108,6 +139,7 @@ absl::Status CheckIds(const ModelConfig& model) {
 
 absl::Status CheckFamily(const ModelConfig& model) {
   RETURN_IF_ERROR(CheckUnused(model));
+  RETURN_IF_ERROR(CheckUnusedByDense(model));
   RETURN_IF_ERROR(CheckBalanceScope(model));
   if (model.head_size() == 0 && model.hidden_size() % model.num_heads() != 0) {
     return ConfigError(absl::StrCat("model.hidden_size (", model.hidden_size(),

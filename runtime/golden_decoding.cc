@@ -19,6 +19,7 @@ BeamSearchOptions SearchOf(const GoldenDecoding& decoding, const ModelConfig& co
   BeamSearchOptions search;
   if (!HasEncoder(config)) {
     search.max_length = decoding.prompt_length + decoding.new_tokens;
+    search.end_id = decoding.end_id;
     return search;
   }
   search.beams = decoding.beams;
@@ -27,7 +28,7 @@ BeamSearchOptions SearchOf(const GoldenDecoding& decoding, const ModelConfig& co
   search.min_length = decoding.min_length;
   search.max_length = decoding.max_length;
   search.early_stopping = decoding.early_stopping;
-  search.end_id = config.end_id();
+  search.end_id = decoding.end_id;
   return search;
 }
 
@@ -48,7 +49,7 @@ at::Tensor DecodeAsGolden(LanguageModel& model, const ModelConfig& config,
   const bool encoder = HasEncoder(config);
   const int64_t count = rows.row_ids_B.size(0);
   const BeamSearchOptions search = SearchOf(decoding, config);
-  const at::Tensor prompts = encoder ? at::full({count, 1}, config.decoder_start_id(), at::kLong)
+  const at::Tensor prompts = encoder ? at::full({count, 1}, decoding.start_id, at::kLong)
                                      : rows.input_ids_BS.narrow(1, 0, decoding.prompt_length).cpu();
   ModelLogits logits(model, rows, encoder, decoding.cached);
   const auto decoded = BeamSearch(search, prompts, std::ref(logits), world);
@@ -56,7 +57,7 @@ at::Tensor DecodeAsGolden(LanguageModel& model, const ModelConfig& config,
   if (!decoded.ok()) return at::full({count, decoding.width}, -1, at::kLong);
   const int64_t length =
       encoder ? std::max(decoding.width, LongestOf(*decoded, world)) : search.max_length - left_out;
-  at::Tensor ids_BM = at::full({count, length}, config.pad_id(), at::kLong);
+  at::Tensor ids_BM = at::full({count, length}, decoding.pad_id, at::kLong);
   int64_t* out = ids_BM.mutable_data_ptr<int64_t>();
   for (const DecodedRow& row : *decoded) {
     std::copy(row.ids.begin() + left_out, row.ids.end(), out);

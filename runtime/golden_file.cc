@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -94,13 +95,50 @@ absl::StatusOr<c10::ScalarType> HeaderDtype(const SafetensorsFile& file, const s
                                 ": expected float64 or float32, in which it was computed"));
 }
 
-// What is allowed in the settings of a decoding: any other key could mean another result.
+// Hugging Face's generation settings that leave the result as it is where they have this value, or
+// whatever they say (null): those of sampling, which is off, and of what is returned beside the
+// ids. Any key that is neither here nor read could mean another result.
+const std::map<std::string, nlohmann::json>& SettingsWithoutEffect() {
+  using nlohmann::json;
+  static const auto* const settings =
+      new std::map<std::string, json>{{"do_sample", false},
+                                      {"num_return_sequences", 1},
+                                      {"num_beam_groups", 1},
+                                      {"diversity_penalty", 0},
+                                      {"repetition_penalty", 1},
+                                      {"encoder_repetition_penalty", 1},
+                                      {"encoder_no_repeat_ngram_size", 0},
+                                      {"renormalize_logits", false},
+                                      {"remove_invalid_values", false},
+                                      {"temperature", nullptr},
+                                      {"top_k", nullptr},
+                                      {"top_p", nullptr},
+                                      {"typical_p", nullptr},
+                                      {"bos_token_id", nullptr},
+                                      {"output_scores", nullptr},
+                                      {"output_logits", nullptr},
+                                      {"output_attentions", nullptr},
+                                      {"output_hidden_states", nullptr},
+                                      {"return_dict_in_generate", nullptr},
+                                      {"transformers_version", nullptr},
+                                      {"_from_model_config", nullptr}};
+  return *settings;
+}
+
+// A setting that is null is one that is not given.
+bool HasNoEffect(const std::string& key, const nlohmann::json& value) {
+  const auto found = SettingsWithoutEffect().find(key);
+  if (found == SettingsWithoutEffect().end()) return value.is_null();
+  return value.is_null() || found->second.is_null() || value == found->second;
+}
+
 const std::set<std::string>& SettingsOf(bool encoder) {
   static const auto* const decoder_keys = new std::set<std::string>{
-      "do_sample", "num_beams", "max_new_tokens", "prompt_length", "use_cache"};
+      "num_beams", "max_new_tokens", "prompt_length", "use_cache", "pad_token_id", "eos_token_id"};
   static const auto* const encoder_keys = new std::set<std::string>{
-      "do_sample",      "num_beams",      "max_length",           "min_length",
-      "length_penalty", "early_stopping", "no_repeat_ngram_size", "use_cache"};
+      "num_beams",      "max_length",     "max_new_tokens", "min_length",
+      "min_new_tokens", "length_penalty", "early_stopping", "no_repeat_ngram_size",
+      "use_cache",      "pad_token_id",   "eos_token_id",   "decoder_start_token_id"};
   return encoder ? *encoder_keys : *decoder_keys;
 }
 
@@ -108,7 +146,7 @@ const std::set<std::string>& SettingsOf(bool encoder) {
 template <typename T>
 bool ReadSetting(const nlohmann::json& json, const char* key, bool required, T* value) {
   const auto found = json.find(key);
-  if (found == json.end()) return !required;
+  if (found == json.end() || found->is_null()) return !required;
   if constexpr (std::is_same_v<T, bool>) {
     if (!found->is_boolean()) return false;
   } else if constexpr (std::is_same_v<T, double>) {
@@ -124,44 +162,64 @@ bool ReadSetting(const nlohmann::json& json, const char* key, bool required, T* 
 
 bool ReadEarlyStopping(const nlohmann::json& json, EarlyStopping* value) {
   const nlohmann::json early = json.value("early_stopping", nlohmann::json(false));
-  if (early == "never") {
-    *value = EarlyStopping::kNever;
-    return true;
-  }
+  if (early == "never") *value = EarlyStopping::kNever;
+  if (early == "never" || early.is_null()) return true;
   if (early.is_boolean()) *value = early.get<bool>() ? EarlyStopping::kYes : EarlyStopping::kNo;
   return early.is_boolean();
+}
+
+// "max_length", which counts the start token, or before it "max_new_tokens", which does not; "min_"
+// likewise.
+bool ReadLength(const nlohmann::json& json, const std::string& which, bool required,
+                int64_t* value) {
+  int64_t added = -1;
+  if (!ReadSetting(json, (which + "_new_tokens").c_str(), false, &added)) return false;
+  if (!ReadSetting(json, (which + "_length").c_str(), required && added < 0, value)) return false;
+  if (added >= 0) *value = std::min<int64_t>(added, kMaxDecoded) + 1;
+  return true;
 }
 
 bool ParseDecoding(const std::string& text, bool encoder, GoldenDecoding* decoding) {
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return false;
   for (const auto& [key, value] : json.items()) {
-    if (!SettingsOf(encoder).contains(key)) return false;
+    if (!SettingsOf(encoder).contains(key) && !HasNoEffect(key, value)) return false;
   }
-  bool sample = false;
-  const bool common = ReadSetting(json, "do_sample", false, &sample) && !sample &&
-                      ReadSetting(json, "num_beams", false, &decoding->beams) &&
-                      ReadSetting(json, "use_cache", false, &decoding->cached);
+  const bool common = ReadSetting(json, "num_beams", false, &decoding->beams) &&
+                      ReadSetting(json, "use_cache", false, &decoding->cached) &&
+                      ReadSetting(json, "eos_token_id", false, &decoding->end_id) &&
+                      ReadSetting(json, "pad_token_id", false, &decoding->pad_id);
   if (!encoder) {
     return common && decoding->beams == 1 &&
            ReadSetting(json, "max_new_tokens", true, &decoding->new_tokens) &&
            ReadSetting(json, "prompt_length", true, &decoding->prompt_length);
   }
   return common && ReadEarlyStopping(json, &decoding->early_stopping) &&
-         ReadSetting(json, "max_length", true, &decoding->max_length) &&
-         ReadSetting(json, "min_length", false, &decoding->min_length) &&
+         ReadLength(json, "max", true, &decoding->max_length) &&
+         ReadLength(json, "min", false, &decoding->min_length) &&
          ReadSetting(json, "length_penalty", false, &decoding->length_penalty) &&
-         ReadSetting(json, "no_repeat_ngram_size", false, &decoding->no_repeat_ngram);
+         ReadSetting(json, "no_repeat_ngram_size", false, &decoding->no_repeat_ngram) &&
+         ReadSetting(json, "decoder_start_token_id", false, &decoding->start_id);
 }
 
-// That the lengths of a decoding are possible.
+absl::Status CheckTokens(const GoldenFile& golden, const ModelConfig& model,
+                         const GoldenDecoding& decoding) {
+  for (const int64_t id : {decoding.start_id, decoding.end_id, decoding.pad_id}) {
+    if (id >= 0 && id < model.vocab_size()) continue;
+    return Bad(golden.path, absl::StrCat(decoding.entry, " names the token ", id,
+                                         ": expected ids from 0 to ", model.vocab_size() - 1));
+  }
+  return absl::OkStatus();
+}
+
+// That the lengths and tokens of a decoding are possible.
 absl::Status CheckLengths(const GoldenFile& golden, const ModelConfig& model,
                           const GoldenDecoding& decoding) {
   if (HasEncoder(model)) {
     if (decoding.beams >= 1 && decoding.beams <= kMaxBeams && decoding.max_length >= 2 &&
         decoding.max_length <= kMaxDecoded && decoding.min_length >= 0 &&
         decoding.no_repeat_ngram >= 0 && decoding.width <= decoding.max_length)
-      return absl::OkStatus();
+      return CheckTokens(golden, model, decoding);
     return Bad(golden.path,
                absl::StrCat(decoding.entry, " is ", decoding.width, " ids wide, with ",
                             decoding.beams, " beams and max_length ", decoding.max_length,
@@ -184,6 +242,9 @@ absl::Status AddDecoding(const SafetensorsFile& file, const ModelConfig& model,
   GoldenDecoding decoding;
   decoding.entry = entry;
   decoding.cached = entry != "tokens.greedy_nocache";
+  decoding.start_id = model.decoder_start_id();
+  decoding.end_id = HasEncoder(model) ? model.end_id() : -1;
+  decoding.pad_id = model.pad_id();
   const auto settings = file.metadata().find(entry);
   if (settings == file.metadata().end() ||
       !ParseDecoding(settings->second, HasEncoder(model), &decoding)) {
@@ -193,12 +254,15 @@ absl::Status AddDecoding(const SafetensorsFile& file, const ModelConfig& model,
             "its header's ", entry, " is '",
             settings == file.metadata().end() ? "" : Printable(settings->second), "': expected ",
             HasEncoder(model)
-                ? "a JSON object with max_length and at most do_sample: false, num_beams, "
-                  "min_length, length_penalty, no_repeat_ngram_size, early_stopping: false, true "
-                  "or \"never\", "
-                  "use_cache"
-                : "a JSON object with max_new_tokens, prompt_length and at most do_sample: false, "
-                  "num_beams: 1, use_cache"));
+                ? "a JSON object with max_length or max_new_tokens and at most num_beams, "
+                  "min_length, min_new_tokens, length_penalty, no_repeat_ngram_size, "
+                  "early_stopping: false, true or \"never\", use_cache, pad_token_id, "
+                  "eos_token_id, decoder_start_token_id, and settings of Hugging Face that change "
+                  "nothing, such as do_sample: false"
+                : "a JSON object with max_new_tokens, prompt_length and at most num_beams: 1, "
+                  "use_cache, pad_token_id, eos_token_id, and settings of Hugging Face that change "
+                  "nothing, such as "
+                  "do_sample: false"));
   }
   const at::Tensor& ids = golden->entries.at(entry);
   if (ids.dim() != 2 || ids.scalar_type() != at::kLong) {

@@ -31,6 +31,8 @@ struct GoldenDecoding {
   int64_t no_repeat_ngram = 0;
   int64_t min_length = 0, max_length = 0;
   EarlyStopping early_stopping = EarlyStopping::kNo;
+  // The model's, unless the settings name others; without an encoder no end (-1).
+  int64_t start_id = 0, end_id = -1, pad_id = 0;
   int64_t width = 0;  // M; where every row ends before max_length, that of the longest
 };
 

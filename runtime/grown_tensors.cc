@@ -26,6 +26,7 @@ constexpr char kMlp[] = ".mlp.";
 constexpr char kExpert[] = "experts.expert_";
 constexpr char kGate[] = "router.w_gate";                   // [D,N]
 constexpr char kClassifier[] = "router.classifier.weight";  // [N,D]: of an encoder-decoder
+constexpr char kBias[] = "router.classifier.bias";          // [N]: there, with model.router_bias
 constexpr char kNoise[] = "router.w_noise";
 
 // Of a tensor of expert `number` of a sparse block whose names begin with `prefix` ("h.3.mlp.").
@@ -44,13 +45,18 @@ TensorRecipe RouterRecipe(const GrowthPlan& plan, const std::string& name) {
   const bool dense = plan.from.kind() == ModelConfig::dense;
   if (absl::EndsWith(name, kNoise) && (dense || plan.from.router() != ModelConfig::noisy_topk))
     return {Kind::kFresh, name, 1};
-  if (dense) return {Kind::kZero, name, 1};
-  return {absl::EndsWith(name, kClassifier) ? Kind::kClonedRows : Kind::kClonedColumns, name, 1};
+  const bool bias = absl::EndsWith(name, kBias);
+  if (dense || (bias && !plan.from.router_bias())) return {Kind::kZero, name, 1};
+  const bool rows = bias || absl::EndsWith(name, kClassifier);
+  return {rows ? Kind::kClonedRows : Kind::kClonedColumns, name, 1};
 }
 
 TensorRecipe HyperRecipe(const GrowthPlan& plan, const std::string& name) {
   if (!plan.keeps_hypernetwork) return {Kind::kFresh, name, 1};
   if (absl::StartsWith(name, "hypermoe.expert_embedding.")) return {Kind::kMix, name, 1};
+  // The network's last convolution, after which relu keeps a positive factor.
+  if (absl::StartsWith(name, "hypermoe.weight_encoder.3."))
+    return {Kind::kCopy, name, plan.EncodesWhatItDid() ? plan.embedding.own : 1};
   const bool last = absl::StartsWith(name, "hypermoe.generator.") &&
                     (absl::StrContains(name, ".up.") || absl::StrContains(name, ".up_offset."));
   return {Kind::kCopy, name, last ? plan.hyper_scale : 1};
@@ -63,7 +69,7 @@ TensorRecipe SubLayerRecipe(const GrowthPlan& plan, const std::string& prefix,
     const std::string rest = tensor.substr(sizeof(kExpert) - 1);
     return ExpertRecipe(plan, prefix, std::atoll(rest.c_str()), rest.substr(rest.find('.') + 1));
   }
-  if (IsRouterMatrix(name) || tensor == kNoise) return RouterRecipe(plan, name);
+  if (IsRouterMatrix(name) || tensor == kNoise || tensor == kBias) return RouterRecipe(plan, name);
   // A shared expert or an adapter that only the target's kind has.
   const bool side =
       absl::StartsWith(tensor, "shared_expert.") || absl::StartsWith(tensor, "adapter.");

@@ -56,6 +56,8 @@ absl::Status CheckSparsity(const ModelConfig& from, const ModelConfig& to) {
         " differs from that of the model to start from, which is sparse already: give the same "
         "blocks"));
   }
+  // One that there was not starts at zero.
+  if (from.router_bias()) RETURN_IF_ERROR(CheckEqual(from, to, "model", {"router_bias"}));
   const int experts = from.num_experts();
   if (to.num_experts() % experts == 0) return absl::OkStatus();
   return ConfigError(absl::StrCat(to.num_experts(), " experts are no multiple of the ", experts,
@@ -89,7 +91,8 @@ absl::Status CheckFits(const RunConfig& from, const RunConfig& to) {
   if (to.hyper().baked())
     return ConfigError("hyper.baked is set: only a finished model is baked, by `hypermoe export`");
   if (from.model().kind() != ModelConfig::hyper) return absl::OkStatus();
-  return CheckEqual(from.hyper(), to.hyper(), "hyper", {}, {"execution", "init", "preset"});
+  return CheckEqual(from.hyper(), to.hyper(), "hyper", {},
+                    {"execution", "init", "preset", "conv_grad_to_experts"});
 }
 
 // Of hyper.condition unselected, z binary; see growth_plan.h.
@@ -140,6 +143,12 @@ void AddChanges(const RunConfig& from, const RunConfig& to, double q, GrowthPlan
       to.hyper().init() != HyperConfig::zero_u) {
     add("hyper.init is ", HyperConfig::Initial_Name(to.hyper().init()),
         ", with which new HyperExperts are not zero (zero_u: they are)");
+  }
+  if (plan->keeps_hypernetwork && to.hyper().condition() == HyperConfig::weights &&
+      !plan->EncodesWhatItDid()) {
+    add("hyper.condition is weights, and embeddings of the new experts, computed from their "
+        "matrices, do not add up to those of the old ones unless model.top_k is ",
+        before.top_k() * plan->clones);
   }
 }
 

@@ -20,6 +20,11 @@
 //     (top_k 1; with q = m own is 1 or 1 / m and all is 0, whatever top_k). hyper.z one_minus_prob
 //     weighs by probabilities alone, and so takes the same formulas with q = 1 whatever is taken.
 //     Selected embeddings need own = 1 (mean) or 1 / q (sum).
+//   * with hyper.condition weights an embedding follows from its expert, whose last matrix is
+//   scaled,
+//     and no siblings can be mixed in: only own can be brought about, by the network's last
+//     convolution. So the function stays where experts are copied as they are and all is 0: with
+//     q = m. Clones have the embedding of their original, or of what it has been scaled to.
 // A dense source counts as one expert with gate 1 under a router of zeros; its routing is a pure
 // tie. What the source lacks (hypernetwork, shared expert, adapter, noise) keeps the target's
 // initial values, which add nothing to the output.
@@ -46,6 +51,11 @@ struct GrowthPlan {
   bool keeps_hypernetwork = false;  // the source has one
   double hyper_scale = 1;           // of the generators' last matrix and bias
   EmbeddingMix embedding;
+  // hyper.condition weights: whether embeddings that are computed from the target's experts can be
+  // that mix.
+  bool EncodesWhatItDid() const {
+    return gate_scale == 1 && embedding.all == 0 && embedding.own > 0;
+  }
   // Why the target cannot compute exactly what the source does, a phrase each; empty: it does.
   std::vector<std::string> changes;
 };

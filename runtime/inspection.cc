@@ -115,10 +115,11 @@ absl::StatusOr<std::optional<MeasuredUsage>> Measure(const InspectOptions& optio
   EvaluateOptions evaluated;
   evaluated.checkpoint = options.path;
   evaluated.data = options.data;
-  const absl::StatusOr<ValidationWindows> windows = OpenEvaluationWindows(evaluated, loaded.info);
+  const absl::StatusOr<std::shared_ptr<const ValidationData>> windows =
+      OpenEvaluationWindows(evaluated, loaded.info);
   RETURN_IF_ERROR(Agree(*world, windows.status()));
   if (loaded.model->sparse_layers().empty()) return std::optional<MeasuredUsage>();
-  return std::optional<MeasuredUsage>(MeasureUsage(loaded, *windows, options.max_windows));
+  return std::optional<MeasuredUsage>(MeasureUsage(loaded, **windows, options.max_windows));
 }
 
 }  // namespace

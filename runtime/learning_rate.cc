@@ -6,9 +6,17 @@
 
 namespace hypermoe {
 
+int64_t WarmupSteps(const OptimizerConfig& config, int64_t steps) {
+  if (config.warmup_fraction() == 0) return config.warmup_steps();
+  // 0.1 of 30 steps are 3, although the product is a little more.
+  constexpr double kRounding = 1e-9;
+  return static_cast<int64_t>(
+      std::ceil(config.warmup_fraction() * static_cast<double>(steps) - kRounding));
+}
+
 double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps) {
   const double peak = config.learning_rate(), low = config.min_learning_rate();
-  const int64_t warmup = config.warmup_steps();
+  const int64_t warmup = WarmupSteps(config, steps);
   if (step < warmup) {
     if (config.warmup() == OptimizerConfig::flat) return peak;
     return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);

@@ -7,7 +7,11 @@
 
 namespace hypermoe {
 
-// Rate of step s = `step` (from 0) of `steps`, with W = warmup_steps:
+// Steps of the warm-up of a run of `steps`: warmup_steps, or the share of them that warmup_fraction
+// says, rounded up.
+int64_t WarmupSteps(const OptimizerConfig& config, int64_t steps);
+
+// Rate of step s = `step` (from 0) of `steps`, with W = WarmupSteps:
 //   s < W  peak (s + 1) / (W + 1), with warmup flat peak; then, with p = (s - W) / (steps - 1 - W),
 //          held within [0, 1],
 //   cosine        min + (peak - min) (1 + cos(pi p)) / 2

@@ -13,6 +13,7 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const std::string
   RETURN_IF_ERROR(Agree(*world, stored.status()));
   LoadedModel loaded;
   loaded.info = stored->info;
+  loaded.checkpoint = stored->checkpoint;
   RunConfig config = stored->model.config;
   if (!dtype.empty()) {
     RuntimeConfig::Dtype wanted;

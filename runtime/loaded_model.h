@@ -16,13 +16,14 @@
 namespace hypermoe {
 
 struct LoadedModel {
-  CheckpointInfo info;  // as in StoredModel
+  CheckpointInfo info;     // as in StoredModel
+  std::string checkpoint;  // likewise
   ProcessMesh mesh;
   std::unique_ptr<LanguageModel> model;
   std::vector<FlatBuffer> buffers;  // of the model's parameters
 };
 
-// `path`: model folder, run folder (its newest checkpoint) or checkpoint folder. `dtype`: "" as
+// `path`: model folder, run folder (ResolveCheckpoint) or checkpoint folder. `dtype`: "" as
 // stored (a folder of float16 or bfloat16 becomes float32), "float32", "float64" or "bfloat16".
 // `expert_parallel`: 0 is the default degree. Collective over `world`; the same status on every
 // rank.

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <utility>
 
-#include "runtime/trainer.h"
+#include "runtime/window_evaluation.h"
 
 namespace hypermoe {
 namespace {
@@ -82,14 +82,14 @@ class UsageCounter {
 
 }  // namespace
 
-MeasuredUsage MeasureUsage(LoadedModel& loaded, const ValidationWindows& windows,
+MeasuredUsage MeasureUsage(LoadedModel& loaded, const ValidationData& windows,
                            int64_t max_windows) {
   const RunConfig& config = loaded.info.config;
   UsageCounter counter(*loaded.model, config.model());
   ForwardMode mode;
   mode.measure = true;
-  const int64_t passed = ForEachPass(
-      windows, max_windows, EvaluationPassOf(config), *loaded.mesh.world, [&](const Batch& batch) {
+  const int64_t passed =
+      ForEachPass(windows, max_windows, config, *loaded.mesh.world, [&](const Batch& batch) {
         counter.Add(loaded.model->Forward(batch.To(loaded.model->device()), mode).routing);
         return true;
       });

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "parallel/communicator.h"
-#include "runtime/dataset.h"
 #include "runtime/loaded_model.h"
 #include "runtime/matrix.h"
+#include "runtime/training_data.h"
 
 namespace hypermoe {
 
@@ -29,7 +29,6 @@ struct MeasuredUsage {
 // Over all windows, or about `max_windows` evenly spread ones (0: all); `windows` are the same on
 // every rank. Of a model with sparse layers. Collective over the model's world; the same result on
 // every rank, and, where rounding changes no choice, at every number of ranks.
-MeasuredUsage MeasureUsage(LoadedModel& loaded, const ValidationWindows& windows,
-                           int64_t max_windows);
+MeasuredUsage MeasureUsage(LoadedModel& loaded, const ValidationData& windows, int64_t max_windows);
 
 }  // namespace hypermoe

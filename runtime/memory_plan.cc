@@ -14,6 +14,7 @@
 #include "model/expert_capacity.h"
 #include "model/hyper_network.h"
 #include "model/selections.h"
+#include "model/weight_encoder.h"
 #include "parallel/adafactor.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/process_mesh.h"
@@ -37,24 +38,24 @@ constexpr double kAllocatorShare = 0.1;
 // Tokens that the busiest rank of an expert group receives, to those that a rank has.
 constexpr double kBusiest = 1.25;
 
-// Tokens of the first micro-batch on the first rank: none has more.
-int64_t LargestTokens(const RunConfig& config, int world_size) {
+// Rows of the first micro-batch on the first rank: none has more.
+int64_t LargestRows(const RunConfig& config, int world_size) {
   const int64_t unit = CapacityGroupRows(config.model().training_capacity());
-  return RowsOfMicroBatch(config.train(), 0, world_size, 0, unit).size() *
-         config.model().sequence_length();
+  return RowsOfMicroBatch(config.train(), 0, world_size, 0, unit).size();
 }
 
-// Choices that experts with a capacity take, at most, to all.
-double TakenShare(const ModelConfig& model) {
+// Choices that experts with a capacity take, at most, to all, of rows of so many positions.
+double TakenShare(const ModelConfig& model, int64_t positions) {
   const CapacityConfig& capacity = model.training_capacity();
   if (capacity.mode() == CapacityConfig::factor_per_group) return std::min(1.0, capacity.factor());
-  const double row_choices = static_cast<double>(model.sequence_length()) * model.top_k();
+  const double row_choices = static_cast<double>(positions) * model.top_k();
   return std::min(
       1.0, static_cast<double>(capacity.tokens_per_row()) * model.num_experts() / row_choices);
 }
 
 // The tensors of a step, after model/ and kernels/. In the letters of those files; all results are
-// bytes.
+// bytes. What depends on tokens is of one stack of blocks: of the decoder, or, of an
+// encoder-decoder, of the encoder, whose decoder has a planner of its own.
 class Planner {
  public:
   Planner(const RunConfig& config, int world_size, int expert_degree)
@@ -62,7 +63,9 @@ class Planner {
         model_(config.model()),
         world_size_(world_size),
         expert_degree_(expert_degree),
-        T_(LargestTokens(config, world_size)),
+        rows_(LargestRows(config, world_size)),
+        S_(model_.sequence_length()),
+        T_(rows_ * S_),
         D_(model_.hidden_size()),
         F_(model_.ffn_size()),
         N_(model_.num_experts()),
@@ -111,7 +114,7 @@ class Planner {
   // Of the choices that this rank's experts take.
   int64_t Taken(int64_t columns) const {
     double share = expert_degree_ > 1 ? kBusiest : 1.0;
-    if (Limited()) share = TakenShare(model_);
+    if (Limited()) share = TakenShare(model_, S_);
     return static_cast<int64_t>(share * static_cast<double>(Choices(columns)));
   }
   int64_t Mask(int64_t columns, double dropout) const { return dropout > 0 ? T_ * columns : 0; }
@@ -119,16 +122,24 @@ class Planner {
   bool Mixed() const { return element_ != parameter_; }
   // A weight in the precision of activations.
   int64_t Copy(int64_t elements) const { return Mixed() ? elements * element_ : 0; }
-  // A product that is added to a weight's gradient (kernels/matrix_product.cc): in bfloat16 with
-  // the float32 copy that adding makes; none where the product is large or float64.
+  // A product that is added to a weight's gradient (kernels/matrix_product.cc); none where it is
+  // large or float64.
   int64_t Product(int64_t elements) const {
-    if (Mixed()) return elements * (element_ + parameter_);
+    if (Mixed()) return elements * element_;
     return parameter_ == 4 && elements <= kLargestSeparateProduct ? elements * parameter_ : 0;
   }
-  // What a norm keeps: input, output, mean and reciprocal deviation of each row.
-  int64_t Norm() const { return 2 * Rows(D_) + 2 * T_ * parameter_; }
+  // What a norm keeps: input, output, reciprocal deviation of each row and, in GPT-2, its mean.
+  int64_t Norm() const { return 2 * Rows(D_) + (HasEncoder(model_) ? 1 : 2) * T_ * parameter_; }
   // Pre-activation and hidden rows.
   int64_t Ffn(int64_t inner) const { return 2 * Rows(inner); }
+
+  Planner OfDecoder() const;
+  // Probabilities of one attention to `keys` positions, in all that is kept of them, and in what
+  // backward makes of that size. Written out: a fused form keeps a number for each query alone.
+  int64_t Probabilities(int64_t keys) const;
+  int64_t ProbabilitiesBackward(int64_t keys) const;
+  // Of relative positions, for all blocks of a stack together.
+  int64_t RelativeBias() const;
 
   bool WithAdafactor() const { return config_.optimizer().kind() == OptimizerConfig::adafactor; }
   // Of Adafactor: what it keeps, and what the update of the largest parameter makes.
@@ -137,17 +148,19 @@ class Planner {
 
   void AddStatic(MemoryPlan* plan) const;
   void AddAttention(Block* block) const;
-  void AddSwitchAttention(int64_t attentions, Block* block) const;
+  void AddSwitchAttention(int64_t encoded, Block* block) const;
   void AddDense(Block* block) const;
   void AddSparse(Block* block) const;
   void AddSide(Block* block) const;
   std::vector<Block> Blocks() const;
+  int64_t EncoderGradients() const;
   int64_t CompiledKernels() const;
   Peak LargestPeak() const;
 
   const RunConfig& config_;
   const ModelConfig& model_;
   int64_t world_size_, expert_degree_;
+  int64_t rows_, S_;  // of this rank, and positions of each
   int64_t T_, D_, F_, N_, K_, A_, V_, local_experts_;
   int64_t parameter_, element_;  // bytes of an element of parameters, of activations
   HyperConfig::Execution execution_;
@@ -224,19 +237,50 @@ void Planner::AddAttention(Block* block) const {
   }
 }
 
-// Of a block of a Switch Transformer, with one attention or two. A decoder's rows are taken to be
-// as long as the encoder's, which is more than they are.
-void Planner::AddSwitchAttention(int64_t attentions, Block* block) const {
+Planner Planner::OfDecoder() const {
+  Planner decoder = *this;
+  decoder.S_ = LabelsOfRow(config_);
+  decoder.T_ = rows_ * decoder.S_;
+  return decoder;
+}
+
+// With dropout before and after it, and its mask; in bfloat16 rounded too.
+int64_t Planner::Probabilities(int64_t keys) const {
+  const bool twice = model_.dropout() > 0 || Mixed();
+  return T_ * model_.num_heads() * keys *
+         (parameter_ + (twice ? element_ : 0) + (model_.dropout() > 0 ? 1 : 0));
+}
+
+int64_t Planner::ProbabilitiesBackward(int64_t keys) const {
+  return 2 * T_ * model_.num_heads() * keys * parameter_;
+}
+
+// The bias, the buckets that its rows are of, and its gradient.
+int64_t Planner::RelativeBias() const {
+  return S_ * S_ * (2 * model_.num_heads() * parameter_ + 8);
+}
+
+// Of a block of a Switch Transformer, which in a decoder also attends to `encoded` positions of the
+// encoder's output.
+void Planner::AddSwitchAttention(int64_t encoded, Block* block) const {
   const int64_t inner = model_.num_heads() * HeadSize(model_);
-  // Probabilities are always written out, for the bias has a gradient; with dropout twice.
-  const int64_t scores = T_ * model_.num_heads() * model_.sequence_length();
-  const int64_t probabilities =
-      scores * (model_.dropout() > 0 ? parameter_ + element_ + 1 : parameter_);
+  const auto kept = [&](int64_t keys) {
+    // Queries and what they find; keys and values.
+    return Norm() + Rows(2 * inner) + rows_ * keys * 2 * inner * element_ + Mask(D_) +
+           Copy(4 * D_ * inner) + Probabilities(keys);
+  };
+  const auto backward = [&](int64_t keys) {
+    return Rows(2 * D_ + 2 * inner) + rows_ * keys * 2 * inner * element_ + Product(D_ * inner) +
+           ProbabilitiesBackward(keys);
+  };
   block->input = Rows(D_);
-  block->attention = attentions * (2 * Rows(D_) + T_ * parameter_ + Rows(4 * inner) + Mask(D_) +
-                                   Copy(4 * D_ * inner) + probabilities);
+  block->attention = kept(S_);
+  block->attention_backward = backward(S_);
+  if (encoded == 0) return;
+  block->attention += kept(encoded);
+  // With the gradient of the encoder's output, from this block and from those after it.
   block->attention_backward =
-      Rows(2 * D_ + 6 * inner) + Product(D_ * inner) + 3 * scores * parameter_;
+      std::max(block->attention_backward, backward(encoded)) + 2 * rows_ * encoded * D_ * element_;
 }
 
 void Planner::AddDense(Block* block) const {
@@ -305,22 +349,21 @@ void Planner::AddSide(Block* block) const {
 }
 
 std::vector<Planner::Block> Planner::Blocks() const {
-  const int64_t count = NumBlocks(model_);
-  std::vector<Block> blocks(count);
-  for (int64_t layer = 0; layer < count; ++layer) {
+  const Planner decoder = HasEncoder(model_) ? OfDecoder() : *this;
+  std::vector<Block> blocks(NumBlocks(model_));
+  for (int64_t layer = 0; layer < NumBlocks(model_); ++layer) {
+    const bool in_decoder = StackOf(model_, layer) == Stack::kDecoder;
+    const Planner& stack = in_decoder ? decoder : *this;
     if (HasEncoder(model_)) {
-      AddSwitchAttention(StackOf(model_, layer) == Stack::kEncoder ? 1 : 2, &blocks[layer]);
+      stack.AddSwitchAttention(in_decoder ? S_ : 0, &blocks[layer]);
     } else {
       AddAttention(&blocks[layer]);
     }
-  }
-  for (const int64_t layer : sparse_layers_) {
-    AddSparse(&blocks[layer]);
-    AddSide(&blocks[layer]);
-  }
-  for (int64_t layer = 0; layer < count; ++layer) {
-    if (!std::binary_search(sparse_layers_.begin(), sparse_layers_.end(), layer)) {
-      AddDense(&blocks[layer]);
+    if (std::binary_search(sparse_layers_.begin(), sparse_layers_.end(), layer)) {
+      stack.AddSparse(&blocks[layer]);
+      stack.AddSide(&blocks[layer]);
+    } else {
+      stack.AddDense(&blocks[layer]);
     }
   }
   return blocks;
@@ -329,9 +372,14 @@ std::vector<Planner::Block> Planner::Blocks() const {
 // Walks backward through a step and takes the worst moment.
 Planner::Peak Planner::LargestPeak() const {
   const std::vector<Block> blocks = Blocks();
-  const int64_t ids = 6 * T_ * 8;  // with labels, of three batches
+  const Planner decoder = HasEncoder(model_) ? OfDecoder() : *this;
+  const int64_t ids = 3 * (T_ + decoder.T_) * 8;  // with labels, of three batches
   // The logits, which backward turns into their gradient, stay to its end.
-  int64_t kept = ids + Rows(V_) + Mask(D_, EmbeddingDropoutOf(model_));
+  int64_t kept = ids + decoder.Rows(V_) + Mask(D_, EmbeddingDropoutOf(model_));
+  if (HasEncoder(model_)) {
+    // The decoder's embedding and both outputs have dropout too; the encoder's output stays.
+    kept += Mask(D_) + 2 * decoder.Mask(D_) + Norm() + RelativeBias() + decoder.RelativeBias();
+  }
   for (const Block& block : blocks) {
     kept += Recompute() ? block.input : block.attention + block.feed_forward;
   }
@@ -340,7 +388,7 @@ Planner::Peak Planner::LargestPeak() const {
     const Peak peak = {activations, workspace};
     if (peak.sum() > largest.sum()) largest = peak;
   };
-  consider(kept + Norm() + Copy(V_ * D_), Rows(D_) + Product(V_ * D_));
+  consider(kept + decoder.Norm() + Copy(V_ * D_), decoder.Rows(D_) + Product(V_ * D_));
   for (size_t i = blocks.size(); i-- > 0;) {
     const Block& block = blocks[i];
     if (Recompute()) kept += block.attention + block.feed_forward - block.input;
@@ -353,8 +401,16 @@ Planner::Peak Planner::LargestPeak() const {
   if (GeneratedOnce()) {
     consider(ids, D_ * A_ * config_.hyper().hidden_dim() * parameter_);
   }
+  if (Is(ModelConfig::hyper) && config_.hyper().condition() == HyperConfig::weights) {
+    consider(ids, WeightEncoder::kWorkspace * parameter_ + EncoderGradients());
+  }
   if (WithAdafactor()) consider(ids, AdafactorWorkspace());
   return largest;
+}
+
+// Of condition weights: what one layer's experts get from the embeddings' network.
+int64_t Planner::EncoderGradients() const {
+  return config_.hyper().conv_grad_to_experts() ? local_experts_ * 2 * D_ * F_ * parameter_ : 0;
 }
 
 // How many stay, measured over 3 and 40 steps: most for experts, whose numbers of rows differ from

@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "runtime/status.h"
 
@@ -27,6 +28,8 @@ class MetricsLog {
     std::string kind;
   };
   virtual const LastLine& kept() const = 0;
+  // The lines of kind "validation" that it has kept.
+  virtual const std::vector<nlohmann::json>& kept_validations() const = 0;
   // Appends one line, which must have "kind" and "step", and hands it to the operating system.
   virtual absl::Status Write(const nlohmann::json& line) = 0;
   virtual const std::string& path() const = 0;

@@ -6,6 +6,7 @@
 
 #include "model/config_values.h"
 #include "model/selections.h"
+#include "model/weight_encoder.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/run_length.h"
 
@@ -33,6 +34,7 @@ struct Sizes {
 int64_t Linear(int64_t in, int64_t out) { return in * out + out; }
 
 bool Hidden(const HyperConfig& hyper) { return hyper.condition() == HyperConfig::hidden; }
+bool OfWeights(const HyperConfig& hyper) { return hyper.condition() == HyperConfig::weights; }
 
 // Inputs of the map to k.
 int64_t ProjectionInputs(const HyperConfig& hyper, const Sizes& s) {
@@ -56,10 +58,13 @@ int64_t HyperParameters(const RunConfig& config, const Sizes& s) {
                 selection = hyper.selection_embedding_dim(), hidden = hyper.hidden_dim(),
                 generated = s.D * s.A;
   int64_t count = s.blocks * hyper.layer_embedding_dim();
-  if (!Hidden(hyper)) {
-    count += count_of(hyper.emb_scope()) * s.N * embedding +
-             count_of(hyper.sel_mlp_scope()) * (Linear(embedding, mlp) + Linear(mlp, selection));
+  if (OfWeights(hyper)) {
+    count += WeightEncoder::kParameters;
+  } else if (!Hidden(hyper)) {
+    count += count_of(hyper.emb_scope()) * s.N * embedding;
   }
+  if (!Hidden(hyper))
+    count += count_of(hyper.sel_mlp_scope()) * (Linear(embedding, mlp) + Linear(mlp, selection));
   int64_t generator = Linear(ProjectionInputs(hyper, s), hidden) + 2 * hidden * generated;
   if (hyper.lin_bias()) generator += 2 * generated;
   if (hyper.gen_bias()) generator += Linear(hidden, s.A) + Linear(hidden, s.D);
@@ -79,6 +84,12 @@ int64_t GenerationCost(const HyperConfig& hyper, const Sizes& s) {
   return selection + ProjectionInputs(hyper, s) * hidden + 2 * hidden * s.D * s.A + offsets;
 }
 
+// Multiply-adds that compute all experts' embeddings; without condition weights none.
+int64_t EncodingCost(const RunConfig& config, const Sizes& s) {
+  const bool encodes = config.model().kind() == ModelConfig::hyper && OfWeights(config.hyper());
+  return encodes ? s.sparse * s.N * WeightEncoder::kOperations : 0;
+}
+
 // Of GPT-2 without its feed-forward sub-layers.
 int64_t Gpt2Parameters(const Sizes& s) {
   const int64_t norm = 2 * s.D;
@@ -95,6 +106,50 @@ int64_t SwitchParameters(const ModelConfig& model, const Sizes& s) {
   return (model.tie_embeddings() ? 1 : 3) * s.V * s.D + encoder + decoder + 2 * stack;
 }
 
+// A stack of blocks, and what its tokens of one row attend to.
+struct StackSizes {
+  int64_t positions;  // of a row
+  int64_t blocks, sparse;
+  bool causal;
+  int64_t encoded;  // positions of the encoder's output, which its blocks attend to too; 0: none
+};
+
+int64_t SparseBlocksOf(const ModelConfig& model, Stack stack) {
+  const std::vector<int64_t> layers = SparseLayers(model);
+  return std::count_if(layers.begin(), layers.end(),
+                       [&](int64_t block) { return StackOf(model, block) == stack; });
+}
+
+std::vector<StackSizes> StacksOf(const RunConfig& config, const Sizes& s) {
+  const ModelConfig& model = config.model();
+  const StackSizes decoder = {s.S, DecoderBlocks(model), SparseBlocksOf(model, Stack::kDecoder),
+                              /*causal=*/true, /*encoded=*/0};
+  if (!HasEncoder(model)) return {decoder};
+  const StackSizes encoder = {s.S, EncoderBlocks(model), SparseBlocksOf(model, Stack::kEncoder),
+                              /*causal=*/false, /*encoded=*/0};
+  StackSizes target = decoder;
+  target.positions = LabelsOfRow(config);
+  target.encoded = s.S;
+  return {encoder, target};
+}
+
+int64_t FfnCost(const Sizes& s) { return 4 * s.D * s.F; }
+
+int64_t AttentionOfRow(const StackSizes& stack, const Sizes& s) {
+  const int64_t T = stack.positions, E = stack.encoded;
+  const int64_t keys = stack.causal ? T + 1 : 2 * T;  // twice the mean
+  int64_t block = T * (8 * s.D * s.I + 2 * s.I * keys);
+  if (E > 0) block += T * (4 * s.D * s.I + 4 * s.I * E) + E * 4 * s.D * s.I;
+  return stack.blocks * block;
+}
+
+int64_t FeedForwardOfRow(const StackSizes& stack, ModelConfig::Kind kind, const Sizes& s) {
+  int64_t sparse = s.K * FfnCost(s) + s.routers * 2 * s.D * s.N;
+  if (kind == ModelConfig::moe_share) sparse += FfnCost(s);
+  if (kind == ModelConfig::hyper || kind == ModelConfig::adapter) sparse += 4 * s.D * s.A;
+  return stack.positions * ((stack.blocks - stack.sparse) * FfnCost(s) + stack.sparse * sparse);
+}
+
 }  // namespace
 
 ParameterCounts CountParameters(const RunConfig& config) {
@@ -105,6 +160,7 @@ ParameterCounts CountParameters(const RunConfig& config) {
   ParameterCounts counts;
   counts.dense = (encoder ? SwitchParameters(config.model(), s) : Gpt2Parameters(s)) +
                  (s.blocks - s.sparse) * ffn + s.sparse * s.routers * s.D * s.N;
+  if (config.model().router_bias()) counts.dense += s.sparse * s.N;
   if (kind == ModelConfig::moe_share) counts.dense += s.sparse * ffn;
   if (kind == ModelConfig::adapter) {
     counts.dense += s.sparse * (Linear(s.D, s.A) + Linear(s.A, s.D));
@@ -119,28 +175,31 @@ ParameterCounts CountParameters(const RunConfig& config) {
 }
 
 std::optional<ModelFlops> CountFlops(const RunConfig& config) {
-  if (HasEncoder(config.model())) return std::nullopt;
+  if (!config.data().task().empty() && HasEncoder(config.model())) return std::nullopt;
   const Sizes s(config);
-  const ModelConfig::Kind kind = config.model().kind();
-  const int64_t ffn = 4 * s.D * s.F, low_rank = 4 * s.D * s.A;
+  const std::vector<StackSizes> stacks = StacksOf(config, s);
+  int64_t row = 2 * s.D * s.V * stacks.back().positions, experts = 0;
+  for (const StackSizes& stack : stacks) {
+    row += AttentionOfRow(stack, s) + FeedForwardOfRow(stack, config.model().kind(), s);
+    experts += stack.sparse * stack.positions * s.K * FfnCost(s);
+  }
   ModelFlops flops;
-  flops.experts_per_token = s.sparse * s.K * ffn;
-  flops.forward_per_token = s.blocks * (8 * s.D * s.D + 2 * s.D * (s.S + 1)) +
-                            (s.blocks - s.sparse) * ffn + flops.experts_per_token +
-                            s.sparse * s.routers * 2 * s.D * s.N + 2 * s.D * s.V;
-  if (kind == ModelConfig::moe_share) flops.forward_per_token += s.sparse * ffn;
-  if (kind == ModelConfig::hyper || kind == ModelConfig::adapter) {
-    flops.forward_per_token += s.sparse * low_rank;
+  flops.experts_per_token = experts / s.S;
+  if (config.model().kind() == ModelConfig::hyper) {
+    const int64_t generation = 2 * GenerationCost(config.hyper(), s);
+    for (const StackSizes& stack : stacks) {
+      const int64_t of_row = stack.sparse * stack.positions, rows = config.train().batch_size();
+      if (!SharedBySelection(config.hyper())) {
+        row += of_row * generation;
+        continue;
+      }
+      const int64_t tokens = rows * stack.positions;
+      flops.generation_per_step +=
+          stack.sparse * generation * std::min(tokens, NumSelections(s.N, s.K).value_or(tokens));
+    }
   }
-  if (kind != ModelConfig::hyper) return flops;
-  const int64_t generation = 2 * s.sparse * GenerationCost(config.hyper(), s);
-  if (SharedBySelection(config.hyper())) {
-    const int64_t tokens = BatchTokens(config);
-    flops.generation_per_step =
-        generation * std::min(tokens, NumSelections(s.N, s.K).value_or(tokens));
-  } else {
-    flops.forward_per_token += generation;
-  }
+  flops.generation_per_step += 2 * EncodingCost(config, s);
+  flops.forward_per_token = row / s.S;
   return flops;
 }
 

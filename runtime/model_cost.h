@@ -27,19 +27,25 @@ ParameterCounts CountParameters(const RunConfig& config);
 // many. Embedding look-ups, norms, softmax, activations and the optimizer are not counted, nor is
 // what an implementation does beside the model: recomputation, or generation on every rank or for
 // every token. Idle experts count nothing. With D width, F inner width, S positions, V vocabulary,
-// N experts, A bottleneck:
-//   attention   2 (3 D D + D D) + 2 D (S + 1): position s of S attends to s + 1 keys, (S + 1) / 2
-//               in the mean, with two products of 2 D each
+// N experts, A bottleneck, I heads times their width (D in GPT-2):
+//   attention   2 (3 D I + I D) + 2 I (S + 1): position s of S attends to s + 1 keys, (S + 1) / 2
+//               in the mean, with two products of 2 I each
 //   feed-forward 4 D F, of each network that a token passes: one, or top_k experts
 //   sparse layer router 2 D N (noisy_topk: 4 D N in training; counted always); and by kind
 //               HyperExpert 4 D A, shared expert 4 D F, adapter 4 D A; where every token has a
 //               HyperExpert of its own, its generation in the cheaper (bilinear) form too
 //   head        2 D V
+// An encoder-decoder's are those of a row by the tokens that its encoder reads, S of them, with T
+// labels to a row (data.noise_density and mean_span_length say how many): each of the former
+// attends to S keys, 4 I S; the decoder's T have attention as above, of T positions, feed-forward
+// and head, and a second attention to the encoder's output, 4 D I + 4 I S, for which each block
+// makes keys and values of all of it, S 4 D I.
 struct ModelFlops {
   int64_t forward_per_token = 0;  // without generation
   int64_t experts_per_token = 0;  // the part of it that a token loses whom all experts drop
   // HyperExperts of all selections of all sparse layers, but at most one a token of the batch, once
-  // an optimizer step; in evaluation they are kept, so that a token's share goes to 0.
+  // an optimizer step; in evaluation they are kept, so that a token's share goes to 0. With
+  // condition weights also the embeddings of all experts.
   int64_t generation_per_step = 0;
 
   // Forward and backward, for steps of `batch_tokens` tokens of which experts drop a share.
@@ -49,7 +55,7 @@ struct ModelFlops {
                 static_cast<double>(generation_per_step) / static_cast<double>(batch_tokens));
   }
 };
-// Absent for encoder-decoder models, whose decoder reads another number of tokens than the encoder.
+// Absent for an encoder-decoder with data.task, whose rows differ in length.
 std::optional<ModelFlops> CountFlops(const RunConfig& config);
 
 // Share of what `num_ranks` processors of runtime.peak_teraflops each could compute that training

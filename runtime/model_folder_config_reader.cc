@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "model/weight_encoder.h"
 #include "runtime/config_fields.h"
 #include "runtime/file_util.h"
 #include "runtime/hyper_execution.h"
@@ -106,17 +107,31 @@ absl::Status FolderConfigReader::ReadHypermoe() {
   if (act != "relu") return NotSupported("hypermoe.act", act, "only \"relu\" is");
   if (!is_hyper) return ReadKeys(block, "hypermoe.", AdapterKeys());
   hyper().set_execution(HyperConfig::auto_);
-  if (block.value("condition", json()) == "weights") {
-    return NotSupported("hypermoe.condition", block["condition"],
-                        "\"unselected\", \"selected\" and \"hidden\" are");
-  }
   RETURN_IF_ERROR(ReadKeys(block, "hypermoe.", HyperKeys()));
+  RETURN_IF_ERROR(ReadWeightEncoder(block));
   RETURN_IF_ERROR(CheckWeighting(block));
   return ReadBaked(block);
 }
 
+absl::Status FolderConfigReader::ReadWeightEncoder(const json& block) {
+  if (hyper().condition() != HyperConfig::weights) return absl::OkStatus();
+  RETURN_IF_ERROR(ReadKeys(block, "hypermoe.", WeightEncoderKeys()));
+  if (WeightEncoder::Reads(model().ffn_size(), model().hidden_size()) &&
+      hyper().expert_embedding_dim() == WeightEncoder::kWidth) {
+    return absl::OkStatus();
+  }
+  return Refuse(
+      "hypermoe.condition", block["condition"],
+      absl::StrCat("another one, or a model of width ", WeightEncoder::kColumns, " to ",
+                   2 * WeightEncoder::kColumns - 1, ", inner width ", WeightEncoder::kRows, " to ",
+                   2 * WeightEncoder::kRows - 1, " and 'hypermoe.expert_embedding_dim' ",
+                   WeightEncoder::kWidth, "; they are ", model().hidden_size(), ", ",
+                   model().ffn_size(), " and ", hyper().expert_embedding_dim()));
+}
+
 absl::Status FolderConfigReader::CheckWeighting(const json& block) {
-  if (hyper().z() == HyperConfig::binary || hyper().condition() == HyperConfig::unselected)
+  if (hyper().z() == HyperConfig::binary || hyper().condition() == HyperConfig::unselected ||
+      hyper().condition() == HyperConfig::weights)
     return absl::OkStatus();
   if (hyper().condition() == HyperConfig::selected)
     return Refuse("hypermoe.z", block["z"],
@@ -135,9 +150,10 @@ absl::Status FolderConfigReader::ReadBaked(const json& block) {
   }
   if (!hyper().baked()) return absl::OkStatus();
   if (model().top_k() == 1 && SharedBySelection(hyper())) return absl::OkStatus();
-  return Refuse("baked", json(true),
-                "a model with 'moe.top_k' 1, 'hypermoe.condition' \"unselected\" or \"selected\" "
-                "and 'hypermoe.z' \"binary\": others have no HyperExpert for each expert");
+  return Refuse(
+      "baked", json(true),
+      "a model with 'moe.top_k' 1, 'hypermoe.condition' \"unselected\", \"selected\" or "
+      "\"weights\" and 'hypermoe.z' \"binary\": others have no HyperExpert for each expert");
 }
 
 absl::Status FolderConfigReader::CheckSwitches(const std::vector<FixedSwitch>& switches) const {

@@ -53,6 +53,7 @@ class FolderConfigReader {
 
  private:
   std::string Is(const std::string& key, const nlohmann::json& value) const;
+  absl::Status ReadWeightEncoder(const nlohmann::json& block);
   absl::Status CheckWeighting(const nlohmann::json& block);
   absl::Status ReadBaked(const nlohmann::json& block);
 

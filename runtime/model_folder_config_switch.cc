@@ -24,15 +24,11 @@ class EncoderDecoderReader : public FolderConfigReader {
 
   absl::StatusOr<RunConfig> ReadSwitch() {
     SetFamily();
-    RETURN_IF_ERROR(
-        CheckSwitches({{"is_encoder_decoder", true, true}, {"router_bias", false, false}}));
+    RETURN_IF_ERROR(CheckSwitches({{"is_encoder_decoder", true, true}}));
     RETURN_IF_ERROR(ReadSelectedExperts());
     RETURN_IF_ERROR(ReadKeys(top(), "", SwitchKeys()));
     RETURN_IF_ERROR(ReadCommon());
-    RETURN_IF_ERROR(Put("expert_capacity", top().value("expert_capacity", json(64)),
-                        "model.evaluation_capacity.tokens_per_row"));
-    model().mutable_evaluation_capacity()->set_mode(CapacityConfig::fixed_per_row);
-    *model().mutable_training_capacity() = model().evaluation_capacity();
+    RETURN_IF_ERROR(ReadCapacity());
     RETURN_IF_ERROR(ReadSparseStep("encoder", model().num_layers()));
     RETURN_IF_ERROR(ReadSparseStep("decoder", model().num_decoder_layers()));
     RETURN_IF_ERROR(ReadHypermoe());
@@ -66,6 +62,18 @@ class EncoderDecoderReader : public FolderConfigReader {
     balance.set_dropped_count_as_first(true);
   }
 
+  // No row is longer than what is taken for more.
+  absl::Status ReadCapacity() {
+    constexpr int64_t kLongestRow = 65536;
+    json capacity = top().value("expert_capacity", json(64));
+    if (capacity.is_number_integer() && capacity > kLongestRow) capacity = kLongestRow;
+    CapacityConfig& evaluation = *model().mutable_evaluation_capacity();
+    evaluation.set_mode(CapacityConfig::fixed_per_row);
+    RETURN_IF_ERROR(Put("expert_capacity", capacity, "model.evaluation_capacity.tokens_per_row"));
+    *model().mutable_training_capacity() = evaluation;
+    return absl::OkStatus();
+  }
+
   // The library takes one expert a token whatever this key says.
   absl::Status ReadSelectedExperts() const {
     const json value = top().value("num_selected_experts", json(1));
@@ -93,6 +101,7 @@ class EncoderDecoderReader : public FolderConfigReader {
   // What both types have.
   absl::Status ReadCommon() {
     if (model().head_size() == 0) return Refuse("d_kv", 0, "an integer above 0");
+    RETURN_IF_ERROR(CheckRelativePositions());
     const json decoder = top().value("num_decoder_layers", json(DefaultDecoderLayers()));
     RETURN_IF_ERROR(Put("num_decoder_layers",
                         decoder.is_null() ? json(model().num_layers()) : decoder,
@@ -114,6 +123,19 @@ class EncoderDecoderReader : public FolderConfigReader {
     return absl::OkStatus();
   }
 
+  // That every bucket has a distance, as kernels/relative_attention.h asks for.
+  absl::Status CheckRelativePositions() {
+    const int buckets = model().relative_buckets(), distance = model().relative_max_distance();
+    if (buckets % 2 != 0) {
+      return NotSupported("relative_attention_num_buckets", buckets,
+                          "even numbers are, half of them for each direction of the encoder");
+    }
+    if (distance > buckets / 2) return absl::OkStatus();
+    return Refuse("relative_attention_max_distance", distance,
+                  absl::StrCat("more than half of 'relative_attention_num_buckets' (", buckets,
+                               "), so many of which have one distance each"));
+  }
+
   // 12 in Switch; T5's class has none, and takes num_layers then.
   json DefaultDecoderLayers() const { return top()["model_type"] == "t5" ? json() : json(12); }
 
@@ -122,11 +144,11 @@ class EncoderDecoderReader : public FolderConfigReader {
   absl::Status ReadSparseStep(const std::string& stack, int64_t blocks) {
     const std::string step_key = stack + "_sparse_step", field = "model." + step_key;
     const std::string count_key = absl::StrCat("num_sparse_", stack, "_layers");
+    if (top().contains(step_key)) return Put(step_key, top()[step_key], field);
     const json count = top().value(count_key, json(3));
     if (!count.is_number_integer() || count < 0 || count > 256)
       return Refuse(count_key, count, "an integer from 0 to 256");
-    const int64_t derived = count == 0 ? blocks : blocks / count.get<int64_t>();
-    return Put(step_key, top().value(step_key, json(derived)), field);
+    return Put(step_key, count == 0 ? blocks : blocks / count.get<int64_t>(), field);
   }
 };
 

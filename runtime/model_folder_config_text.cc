@@ -59,7 +59,16 @@ json CapacityBlock(const CapacityConfig& capacity) {
 json HypermoeBlock(RunConfig* config) {
   const ModelConfig::Kind kind = config->model().kind();
   json block = json::object();
-  if (kind == ModelConfig::hyper) block = Block(HyperKeys(), config);
+  if (kind == ModelConfig::hyper) {
+    block = Block(HyperKeys(), config);
+    RunConfig plain;
+    for (const FolderKey& key : WeightEncoderKeys()) {
+      json value = FieldValue(key.field, config);
+      if (config->hyper().condition() == HyperConfig::weights &&
+          value != FieldValue(key.field, &plain))
+        block[key.key] = std::move(value);
+    }
+  }
   if (kind == ModelConfig::adapter) block = Block(AdapterKeys(), config);
   if (!block.empty()) block["act"] = "relu";
   block["kind"] = FieldValue("model.kind", config);
@@ -157,7 +166,6 @@ void AddFixedKeys(const RunConfig& model, const std::string& dtype, json* top) {
     if (model.model().kind() == ModelConfig::dense) return;
     top->update({{"add_router_probs", false},
                  {"num_selected_experts", 1},
-                 {"router_bias", false},
                  {"router_dtype", "float32"},
                  {"router_ignore_padding_tokens", false},
                  {"router_type", "tokens_masked"}});

@@ -68,6 +68,7 @@ const std::vector<FolderKey>& SwitchKeys() {
   static const auto* const keys = [] {
     auto* const all = new std::vector<FolderKey>(EncoderDecoderKeys(768, 12, 12));
     all->insert(all->end(), {{"num_experts", "model.num_experts", 8},
+                             {"router_bias", "model.router_bias", {}},
                              {"router_jitter_noise", "model.router_jitter", 0.01},
                              {"router_z_loss_coef", "model.router_z_coefficient", 0.001},
                              {"router_aux_loss_coef", "model.balance_loss.coefficient", 0.001}});
@@ -128,6 +129,13 @@ const std::vector<FolderKey>& HyperKeys() {
 const std::vector<FolderKey>& AdapterKeys() {
   static const auto* const keys =
       new std::vector<FolderKey>{{"bottleneck_dim", "hyper.bottleneck_dim", {}}};
+  return *keys;
+}
+
+const std::vector<FolderKey>& WeightEncoderKeys() {
+  static const auto* const keys =
+      new std::vector<FolderKey>{{"conv_act", "hyper.conv_act", {}},
+                                 {"conv_grad_to_experts", "hyper.conv_grad_to_experts", {}}};
   return *keys;
 }
 

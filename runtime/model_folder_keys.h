@@ -26,6 +26,9 @@ const std::vector<FolderKey>& MoeKeys();      // in the block "moe"
 const std::vector<FolderKey>& LossKeys();     // in the block "losses" of "moe"
 const std::vector<FolderKey>& HyperKeys();    // in the block "hypermoe", for kind hyper
 const std::vector<FolderKey>& AdapterKeys();  // there, for kind adapter
+// There, for condition weights; not part of the format, which knows their defaults alone: written
+// where they are something else.
+const std::vector<FolderKey>& WeightEncoderKeys();
 
 // A field, and the section of a configuration that it is in.
 struct FieldPlace {

@@ -51,9 +51,11 @@ class Layout {
   void HyperNetwork() const {
     const int64_t experts = model_.num_experts(), embedding = hyper_.expert_embedding_dim(),
                   mlp = hyper_.mlp_hidden_dim(), selection = hyper_.selection_embedding_dim();
-    const bool hidden = hyper_.condition() == HyperConfig::hidden;
+    const bool hidden = hyper_.condition() == HyperConfig::hidden,
+               weights = hyper_.condition() == HyperConfig::weights;
+    if (weights) WeightEncoder();
     for (const std::string& scope :
-         hidden ? std::vector<std::string>() : Scopes(hyper_.emb_scope()))
+         hidden || weights ? std::vector<std::string>() : Scopes(hyper_.emb_scope()))
       visit_(absl::StrCat("hypermoe.expert_embedding.", scope, ".weight"), {experts, embedding});
     for (const std::string& scope :
          hidden ? std::vector<std::string>() : Scopes(hyper_.sel_mlp_scope())) {
@@ -146,7 +148,8 @@ class Layout {
 
   void Router(const std::string& prefix) const {
     const int64_t experts = model_.num_experts();
-    if (HasEncoder(model_)) return Linear(prefix + "classifier", experts, width_, false);
+    if (HasEncoder(model_))
+      return Linear(prefix + "classifier", experts, width_, model_.router_bias());
     visit_(prefix + "w_gate", {width_, experts});
     if (model_.router() == ModelConfig::noisy_topk) visit_(prefix + "w_noise", {width_, experts});
   }
@@ -177,6 +180,16 @@ class Layout {
     if (hyper_.gen_bias()) {
       Linear(prefix + "down_offset", bottleneck, hidden, true);
       Linear(prefix + "up_offset", width_, hidden, true);
+    }
+  }
+
+  void WeightEncoder() const {
+    const std::vector<std::vector<int64_t>> kernels = {
+        {2, 1, 5, 5}, {32, 2, 1, 1}, {32, 1, 3, 3}, {128, 32, 1, 1}};
+    for (size_t n = 0; n < kernels.size(); ++n) {
+      const std::string name = absl::StrCat("hypermoe.weight_encoder.", n);
+      visit_(name + ".weight", kernels[n]);
+      visit_(name + ".bias", {kernels[n][0]});
     }
   }
 

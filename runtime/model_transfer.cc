@@ -1,16 +1,21 @@
 #include "runtime/model_transfer.h"
 
+#include <cstdio>
 #include <filesystem>
 #include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "runtime/agreement.h"
 #include "runtime/bake.h"
 #include "runtime/checkpoint.h"
 #include "runtime/config_loader.h"
 #include "runtime/config_overrides.h"
+#include "runtime/file_util.h"
 #include "runtime/model_folder.h"
+#include "runtime/model_folder_config.h"
+#include "runtime/model_folder_unsaid.h"
 #include "runtime/model_folder_writer.h"
 #include "runtime/stored_model.h"
 #include "runtime/trainer.h"
@@ -38,6 +43,16 @@ absl::StatusOr<ModelFolder> OpenForImport(const ImportOptions& options) {
   return model;
 }
 
+// Says on stderr what a reader of the folder will not know.
+void NoteUnsaid(const ModelFolder& model, const std::string& output) {
+  const auto text = FolderConfigText(model.config, model.config_json, "float32");
+  const std::vector<std::string> unsaid =
+      text.ok() ? UnsaidOptions(model.config, *text) : std::vector<std::string>();
+  if (unsaid.empty()) return;
+  std::fprintf(stderr, "note: %s/config.json has no word for %s\n", Printable(output).c_str(),
+               absl::StrJoin(unsaid, ", ").c_str());
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ImportModel(const ImportOptions& options, Communicator& world) {
@@ -63,7 +78,9 @@ absl::Status ExportModel(const ExportOptions& options, Communicator& world) {
     model = BakeHyperExperts(stored->model);
     RETURN_IF_ERROR(Agree(world, model.status()));
   }
-  return WriteModelFolder(*model, options.output, options.max_shard_bytes, world);
+  RETURN_IF_ERROR(WriteModelFolder(*model, options.output, options.max_shard_bytes, world));
+  if (world.rank() == 0) NoteUnsaid(*model, options.output);
+  return absl::OkStatus();
 }
 
 }  // namespace hypermoe

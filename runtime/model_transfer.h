@@ -31,7 +31,8 @@ struct ExportOptions {
   bool bake = false;  // see bake.h
 };
 
-// Writes the model as a folder. Collective over `world`.
+// Writes the model as a folder, and says on stderr which options its config.json has no word for.
+// Collective over `world`.
 absl::Status ExportModel(const ExportOptions& options, Communicator& world);
 
 }  // namespace hypermoe

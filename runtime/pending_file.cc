@@ -151,4 +151,14 @@ absl::Status PendingFile::Publish() {
   return absl::OkStatus();
 }
 
+absl::Status WriteLines(const std::vector<std::string>& lines, PendingFile* file) {
+  for (const std::string& line : lines) {
+    RETURN_IF_ERROR(file->Append(line.data(), line.size()));
+    RETURN_IF_ERROR(file->Append("\n", 1));
+  }
+  RETURN_IF_ERROR(file->Sync());
+  RETURN_IF_ERROR(file->Publish());
+  return SyncFolder(ParentFolder(file->path()));
+}
+
 }  // namespace hypermoe

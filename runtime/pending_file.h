@@ -51,4 +51,7 @@ class PendingFile {
   std::vector<char> buffer_;
 };
 
+// Writes the lines, each followed by a newline, and gives the file its name, durably.
+absl::Status WriteLines(const std::vector<std::string>& lines, PendingFile* file);
+
 }  // namespace hypermoe

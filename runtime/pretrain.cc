@@ -10,25 +10,24 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "parallel/progress_marks.h"
 #include "runtime/agreement.h"
 #include "runtime/checkpoint.h"
 #include "runtime/checkpoint_saver.h"
 #include "runtime/checkpoint_space.h"
 #include "runtime/config_loader.h"
-#include "runtime/dataset.h"
 #include "runtime/file_util.h"
 #include "runtime/handshake.h"
-#include "runtime/hyper_execution.h"
 #include "runtime/memory_plan.h"
-#include "runtime/model_cost.h"
 #include "runtime/number_guard.h"
 #include "runtime/parameter_patterns.h"
 #include "runtime/process_memory.h"
 #include "runtime/resume.h"
+#include "runtime/run_data.h"
+#include "runtime/run_description.h"
 #include "runtime/run_length.h"
 #include "runtime/run_report.h"
+#include "runtime/run_validation.h"
 #include "runtime/trainer.h"
 
 namespace hypermoe {
@@ -61,14 +60,22 @@ class Run {
     RETURN_IF_ERROR(Resume());
     RETURN_IF_ERROR(PrepareSaving());
     RETURN_IF_ERROR(Agree(*mesh_.world, OpenFolder()));
+    RETURN_IF_ERROR(RecallValidations());
     RETURN_IF_ERROR(StopIfAsked(start_));
     RETURN_IF_ERROR(MakeUpForValidation());
-    for (int64_t step = start_; step < TotalSteps(config_); ++step) {
-      RETURN_IF_ERROR(Step(step));
-      const bool stop = step + 1 == options_.stop_at_step && step + 1 < TotalSteps(config_);
-      if (stop) return StopHere(step + 1, "--stop_at_step");
+    int64_t taken = start_;
+    while (!AtEnd(taken)) {
+      RETURN_IF_ERROR(Step(taken));
+      ++taken;
+      const bool stop = taken == options_.stop_at_step && !AtEnd(taken);
+      if (stop) return StopHere(taken, "--stop_at_step");
     }
-    return Finish();
+    return Finish(taken);
+  }
+
+  // Whether a run that has taken so many steps takes no more.
+  bool AtEnd(int64_t steps_taken) const {
+    return steps_taken == TotalSteps(config_) || validation_->given_up();
   }
 
   absl::Status Open();
@@ -77,59 +84,59 @@ class Run {
   absl::Status CheckProfiledSteps() const;
   absl::Status PrepareSaving();
   absl::Status OpenFolder();
+  absl::Status RecallValidations();
+  absl::Status NameBest();
   absl::Status Step(int64_t step);
   absl::Status MakeUpForValidation();
-  absl::Status Validate(int64_t steps_taken, int64_t max_windows);
+  absl::Status Validate(int64_t steps_taken, int64_t max_rows);
   absl::Status PrepareSave(int64_t steps_taken);
   absl::Status Save(int64_t steps_taken);
   absl::Status SaveLast(int64_t steps_taken);
   absl::Status StopIfAsked(int64_t steps_taken);
   absl::Status StopAsAsked(int64_t steps_taken);
   absl::Status StopHere(int64_t steps_taken, const std::string& by);
-  absl::Status Finish();
+  absl::Status Finish(int64_t steps_taken);
   absl::Status ReportStatus() const { return first_rank_ ? report_->status() : absl::OkStatus(); }
-  MemoryPlan Plan() const;
-  std::string Describe() const;
 
   const PretrainOptions& options_;
-  const RunConfig& config_;
+  RunConfig config_;  // as given, but with its length in steps
   const ProcessMesh& mesh_;
   const bool first_rank_;
   StopRequest stop_;
-  Splits splits_;
+  RunData data_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<NumberGuard> numbers_;
-  std::unique_ptr<ValidationWindows> windows_;
+  std::unique_ptr<RunValidation> validation_;
   std::unique_ptr<RunReport> report_;  // rank 0
   std::unique_ptr<StepProfiler> profiler_;
   std::unique_ptr<CheckpointSaver> saver_;
   int64_t resident_before_ = 0;   // bytes, when the trainer was built
   int64_t training_memory_ = 0;   // bytes at most, without the last save; 0: not trained here
   int64_t start_ = 0;             // steps taken before this process
-  double validation_loss_ = 0;    // the latest
   bool validation_owed_ = false;  // that of start_, which a stop has cut short
 };
 
 absl::Status Run::Open() {
   MarkPhase("init");
-  absl::StatusOr<Splits> splits = OpenSplits(config_.data(), config_.model());
-  RETURN_IF_ERROR(Agree(*mesh_.world, splits.status()));
-  splits_ = *std::move(splits);
+  absl::StatusOr<RunData> data = OpenRunData(config_);
+  RETURN_IF_ERROR(Agree(*mesh_.world, data.status()));
+  data_ = *std::move(data);
   RETURN_IF_ERROR(CheckAlike(
-      *mesh_.world, {{"the data", splits_.fingerprint, "give all machines the same token files"}}));
+      *mesh_.world, {{"the data", data_.fingerprint, "give all machines the same files"}}));
+  ASSIGN_OR_RETURN(config_, LengthInSteps(options_.config, data_.epoch_rows));
   resident_before_ = ReadProcessMemory().resident;
-  trainer_ = std::make_unique<Trainer>(config_, mesh_, splits_.train);
+  trainer_ = std::make_unique<Trainer>(config_, mesh_, data_.train);
   RETURN_IF_ERROR(CheckPatterns(config_, trainer_->model().parameters()));
   numbers_ = std::make_unique<NumberGuard>(config_.train(), *trainer_, mesh_);
   profiler_ = std::make_unique<StepProfiler>(options_.profile, options_.run_dir, mesh_, *trainer_);
-  windows_ = std::make_unique<ValidationWindows>(splits_.validation, splits_.format);
+  validation_ = std::make_unique<RunValidation>(config_, data_, *trainer_, *mesh_.world);
   return absl::OkStatus();
 }
 
 absl::Status Run::Resume() {
   MarkPhase("load");
   ASSIGN_OR_RETURN(const std::optional<int64_t> resumed,
-                   ResumeOrStart(options_, splits_.fingerprint, mesh_, *trainer_));
+                   ResumeOrStart(options_, data_.fingerprint, mesh_, *trainer_));
   start_ = resumed.value_or(0);
   if (options_.stop_at_step > 0 && options_.stop_at_step <= start_) {
     return UsageError(absl::StrCat("--stop_at_step ", options_.stop_at_step, " is not after step ",
@@ -158,8 +165,8 @@ absl::Status Run::CheckProfiledSteps() const {
 // Before the run's folder is touched. Rank 0 writes there most, and speaks for all.
 absl::Status Run::PrepareSaving() {
   CheckpointInfo info;
-  info.config = config_;
-  info.data_fingerprint = splits_.fingerprint;
+  info.config = options_.config;
+  info.data_fingerprint = data_.fingerprint;
   info.world_size = mesh_.world->size();
   info.expert_parallel = mesh_.expert->size();
   info.threads = options_.threads;
@@ -180,41 +187,21 @@ absl::Status Run::OpenFolder() {
   if (const absl::Status removed = RemoveLeftovers(options_.run_dir); !removed.ok())
     std::fprintf(stderr, "warning: what a killed save has left stays: %s\n",
                  std::string(removed.message()).c_str());
-  RETURN_IF_ERROR(WriteRunConfig(options_.run_dir, config_));
-  ASSIGN_OR_RETURN(report_,
-                   RunReport::Open(options_.run_dir, config_, mesh_.world->size(), start_));
+  RETURN_IF_ERROR(WriteRunConfig(options_.run_dir, options_.config));
+  ASSIGN_OR_RETURN(report_, RunReport::Open(options_.run_dir, config_, data_.train,
+                                            mesh_.world->size(), start_));
   RETURN_IF_ERROR(ForgetStop(options_.run_dir));
-  report_->Note(Describe());
+  report_->Note(DescribeRun(config_, data_, mesh_, options_.threads));
   return absl::OkStatus();
 }
 
-MemoryPlan Run::Plan() const {
-  return PlanMemory(config_, mesh_.world->size(), mesh_.expert->size());
+// Which validation was the best so far, and whether the run has given up.
+absl::Status Run::RecallValidations() {
+  validation_->Recall(first_rank_ ? &report_->kept_validations() : nullptr);
+  return Agree(*mesh_.world, NameBest());
 }
 
-std::string Run::Describe() const {
-  const ParameterCounts parameters = CountParameters(config_);
-  const int64_t frozen = CountFrozen(config_).total();
-  const std::optional<ModelFlops> flops = CountFlops(config_);
-  std::string text = absl::StrFormat(
-      "%s: %d parameters (%d active for a token%s)%s; %d ranks, expert degree %d, %d threads a "
-      "rank, %d training tokens\nmemory a rank, computed: %s",
-      ModelConfig::Kind_Name(config_.model().kind()), parameters.total(), parameters.active,
-      frozen > 0 ? absl::StrCat(", ", frozen, " frozen") : "",
-      flops.has_value() ? absl::StrFormat(", %.4g MFLOP a token",
-                                          1e-6 * flops->TrainingPerToken(BatchTokens(config_)))
-                        : "",
-      mesh_.world->size(), mesh_.expert->size(), options_.threads, NumTokens(splits_.train),
-      DescribeMemory(Plan()));
-  if (config_.model().kind() == ModelConfig::hyper) {
-    const ExecutionChoice choice =
-        ChooseExecution(config_, mesh_.world->size(), mesh_.expert->size());
-    absl::StrAppend(&text, "\nHyperExperts: execution ",
-                    HyperConfig::Execution_Name(choice.execution),
-                    choice.reason.empty() ? "" : absl::StrCat(" (", choice.reason, ")"));
-  }
-  return text;
-}
+absl::Status Run::NameBest() { return saver_->set_best(validation_->best_step()); }
 
 absl::Status Run::Step(int64_t step) {
   const int64_t taken = step + 1;
@@ -235,7 +222,8 @@ absl::Status Run::Step(int64_t step) {
   const bool validation = IsDue(config_.train().validation_every(), taken);
   const bool checkpoint = IsDue(config_.checkpoint().every(), taken);
   if (validation) RETURN_IF_ERROR(Validate(taken, config_.train().validation_windows()));
-  if (checkpoint) RETURN_IF_ERROR(Save(taken));
+  if (validation_->given_up()) return absl::OkStatus();
+  if (checkpoint || (validation && validation_->best_step() == taken)) RETURN_IF_ERROR(Save(taken));
   // Both may have taken long, and what has just been saved need not be saved again a step later.
   return validation || checkpoint ? StopIfAsked(taken) : absl::OkStatus();
 }
@@ -249,19 +237,20 @@ absl::Status Run::MakeUpForValidation() {
   return Validate(start_, config_.train().validation_windows());
 }
 
-absl::Status Run::Validate(int64_t steps_taken, int64_t max_windows) {
+absl::Status Run::Validate(int64_t steps_taken, int64_t max_rows) {
   // It may take long, and has no votes by which a checkpoint under way would be published.
   RETURN_IF_ERROR(saver_->Wait());
   MarkPhase("evaluate");
-  const std::optional<double> loss =
-      trainer_->Evaluate(*windows_, max_windows, [this] { return stop_.Asked(); });
-  if (!loss.has_value()) return StopAsAsked(steps_taken);
-  validation_loss_ = *loss;
+  ASSIGN_OR_RETURN(const std::optional<ValidationResult> result,
+                   validation_->Validate(steps_taken, max_rows, [this] { return stop_.Asked(); }));
+  if (!result.has_value()) return StopAsAsked(steps_taken);
   // A run that was complete when it was resumed has this line already.
   if (first_rank_ && (validation_owed_ || saver_->newest() != steps_taken))
-    report_->Validation(steps_taken, validation_loss_);
+    report_->Validation(steps_taken, *result);
   validation_owed_ = false;
-  return Agree(*mesh_.world, ReportStatus());
+  absl::Status status = ReportStatus();
+  status.Update(NameBest());
+  return Agree(*mesh_.world, status);
 }
 
 // A checkpoint says that all lines up to its step have been written (but for a validation that a
@@ -311,21 +300,28 @@ absl::Status Run::StopHere(int64_t steps_taken, const std::string& by) {
       absl::StrCat(when, ": the same command ", at_step ? "without it goes on" : "goes on"));
 }
 
-absl::Status Run::Finish() {
-  RETURN_IF_ERROR(Validate(TotalSteps(config_), 0));
-  RETURN_IF_ERROR(SaveLast(TotalSteps(config_)));
+absl::Status Run::Finish(int64_t steps_taken) {
+  if (validation_->latest_step() != steps_taken) RETURN_IF_ERROR(Validate(steps_taken, 0));
+  RETURN_IF_ERROR(SaveLast(steps_taken));
   if (first_rank_) report_->EndProgress();
   mesh_.world->AllReduceMax(at::from_blob(&training_memory_, {1}, at::kLong));
   if (!first_rank_) return absl::OkStatus();
-  std::printf("validation  loss %.4f nats a token, perplexity %.3f, over %lld tokens\n",
-              validation_loss_, std::exp(validation_loss_),
-              static_cast<long long>(windows_->num_predictions()));
+  const int64_t steps = TotalSteps(config_), best = validation_->best_step();
+  if (steps_taken < steps) {
+    std::printf("ended       after step %lld of %lld, as train.patience asks\n",
+                static_cast<long long>(steps_taken), static_cast<long long>(steps));
+  }
+  const double loss = validation_->latest().losses.loss;
+  std::printf("validation  loss %.4f nats a token, perplexity %.3f, over %lld tokens\n%s", loss,
+              std::exp(loss), static_cast<long long>(data_.validation->num_predictions()),
+              validation_->Summary().c_str());
   if (training_memory_ > 0) {
     std::printf("memory      %s at most on a rank for training, computed %s\n",
-                FormatBytes(training_memory_).c_str(), FormatBytes(Plan().total()).c_str());
+                FormatBytes(training_memory_).c_str(),
+                FormatBytes(PlanMemoryOf(config_, data_, mesh_).total()).c_str());
   }
   std::printf("checkpoint  %s\nmetrics     %s\n",
-              CheckpointPath(options_.run_dir, saver_->newest()).c_str(),
+              CheckpointPath(options_.run_dir, best > 0 ? best : saver_->newest()).c_str(),
               report_->metrics_path().c_str());
   std::fflush(stdout);
   return absl::OkStatus();

@@ -68,7 +68,7 @@ std::string FormatProgress(const ProgressSample& sample) {
   const double validation =
       sample.validation_loss.value_or(std::numeric_limits<double>::quiet_NaN());
   absl::StrAppend(&line, "  loss ", Fixed(sample.loss, 3), "  val ", Fixed(validation, 3),
-                  "  grad ", Fixed(sample.gradient_norm, 2), "  ", Rate(sample.tokens_per_second),
+                  sample.metric.empty() ? "" : "  ", sample.metric, "  grad ", Fixed(sample.gradient_norm, 2), "  ", Rate(sample.tokens_per_second),
                   " tok/s  mfu ", sample.mfu ? Percent(*sample.mfu) : "n/a", "  mem ",
                   Memory(sample.memory_bytes));
   const bool sparse = sample.load_max_over_mean != 0;

@@ -15,6 +15,7 @@ struct ProgressSample {
   int64_t steps = 0;
   double loss = 0;
   std::optional<double> validation_loss;  // the latest
+  std::string metric;  // a task's in the latest validation, "accuracy 91.28"; "": not shown
   double gradient_norm = 0;
   double tokens_per_second = 0;
   std::optional<double> mfu;      // model FLOPs utilisation; absent: "n/a", the peak is not known

@@ -108,8 +108,9 @@ absl::StatusOr<CheckpointInfo> Resumption::CheckFits(int64_t step) const {
   RETURN_IF_ERROR(CheckResumable(info.config, options_.config, options_.run_dir));
   if (info.data_fingerprint != data_fingerprint_) {
     return ConfigError(absl::StrCat("the data of ", checkpoint, " (", info.data_fingerprint,
-                                    ") and of data.train now (", data_fingerprint_,
-                                    ") differ: give the same token files, or another --run_dir"));
+                                    ") and that of now (", data_fingerprint_,
+                                    ") differ: give the same token files or files of the task, or "
+                                    "another --run_dir"));
   }
   return info;
 }

@@ -1,4 +1,5 @@
-// A model at rest: a model folder, a run (its newest checkpoint), or one of its checkpoints.
+// A model at rest: a model folder, a run (its best checkpoint where it keeps one, else its
+// newest), or one of its checkpoints.
 #pragma once
 
 #include <memory>

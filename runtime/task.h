@@ -16,9 +16,11 @@ namespace hypermoe {
 struct TaskExample {
   std::string id;      // as the file has it; "" where it has none
   std::string source;  // what the encoder reads
-  std::string target;  // what the model is to write; in evaluation the first of `references`' texts
+  // What the model is to write; in evaluation what it would be right to write (T5's WSC: the noun
+  // that the pronoun may stand for), "<unk>" where the file does not say.
+  std::string target;
   // What an answer is compared with, each as Task::AnswerOf gives answers: texts that count as
-  // right, a label's number ("0", "1", ...) or a score.
+  // right, a label's number ("0", "1", ...) or a score. None where the file does not say.
   std::vector<std::string> references;
   std::string group;  // examples of one question, where a metric counts those (MultiRC); else ""
 };
@@ -62,9 +64,11 @@ class Task {
                                                             TaskUse use,
                                                             bool labels_needed = true) const = 0;
 
-  // What the text of an output says: the number of the label whose word it is exactly, "-1" for
-  // none; a score, "" if it is no number; else the text as it is.
-  virtual std::string AnswerOf(std::string_view output, DataConfig::Templates templates) const = 0;
+  // What the text of an output for `example`, read with the same templates, says: the number of the
+  // label whose word it is exactly, "-1" for none; a score, "" if it is no number; else the text as
+  // it is. (T5's WSC alone looks at the example: "1" if the output is its noun, else "0".)
+  virtual std::string AnswerOf(std::string_view output, const TaskExample& example,
+                               DataConfig::Templates templates) const = 0;
 };
 
 // nullptr if there is none of that name.

@@ -1,7 +1,6 @@
 #include "runtime/trainer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
@@ -19,7 +18,6 @@
 #include "parallel/progress_marks.h"
 #include "parallel/steady_seconds.h"
 #include "parallel/token_dispatcher.h"
-#include "runtime/agreement.h"
 #include "runtime/hyper_execution.h"
 #include "runtime/learning_rate.h"
 #include "runtime/parameter_patterns.h"
@@ -99,18 +97,25 @@ Ledger Since(const Ledger& before, const ProcessMesh& mesh) {
 }
 
 std::unique_ptr<Prefetcher> MakeBatches(const RunConfig& config, const Communicator& world,
-                                        const std::vector<WeightedTokens>& files) {
-  const TrainConfig& train = config.train();
-  // Of a configuration that has been validated: there is no error.
-  const TrainingRows rows(files, MakeRowFormat(config.data(), config.model()).value(),
-                          train.batch_size(), config.runtime().seed());
+                                        std::shared_ptr<const TrainingData> data) {
   return std::make_unique<Prefetcher>(
-      [train, rows, size = world.size(), rank = world.rank(),
+      [train = config.train(), data = std::move(data), size = world.size(), rank = world.rank(),
        unit = CapacityGroupRows(config.model().training_capacity())](int64_t number) {
-        const RowRange mine =
-            RowsOfMicroBatch(train, number % train.micro_batches(), size, rank, unit);
-        return rows.Rows(number / train.micro_batches(), mine.begin, mine.end);
+        const int64_t micro_batch = number % train.micro_batches();
+        return data->Rows(number / train.micro_batches(), RowsOfMicroBatch(train, micro_batch),
+                          RowsOfMicroBatch(train, micro_batch, size, rank, unit));
       });
+}
+
+// Pairs of a micro-batch and a rank that gets rows of it.
+int64_t CountParts(const RunConfig& config, int world_size) {
+  const int64_t unit = CapacityGroupRows(config.model().training_capacity());
+  int64_t parts = 0;
+  for (int64_t i = 0; i < config.train().micro_batches(); ++i) {
+    for (int rank = 0; rank < world_size; ++rank)
+      parts += RowsOfMicroBatch(config.train(), i, world_size, rank, unit).size() > 0;
+  }
+  return parts;
 }
 
 // [L,2], or empty where a layer has none.
@@ -126,6 +131,13 @@ at::Tensor SquaresOf(const std::vector<RoutingResult>& routing) {
 std::array<double*, 5> LossesOf(StepResult* result) {
   return {&result->loss, &result->balance_loss, &result->importance_loss, &result->load_loss,
           &result->router_z_loss};
+}
+
+// Whether backward through the hypernetwork, after the last one of a step, adds to the experts.
+bool HyperNetworkAddsToExperts(const RunConfig& config) {
+  return config.model().kind() == ModelConfig::hyper &&
+         config.hyper().condition() == HyperConfig::weights &&
+         config.hyper().conv_grad_to_experts();
 }
 
 // This rank's own of a step.
@@ -245,10 +257,11 @@ std::unique_ptr<LanguageModel> MakeModel(const RunConfig& config, const ProcessM
 }
 
 Trainer::Trainer(const RunConfig& config, const ProcessMesh& mesh,
-                 const std::vector<WeightedTokens>& train)
+                 std::shared_ptr<const TrainingData> data)
     : config_(config),
       mesh_(mesh),
-      batches_(MakeBatches(config, *mesh.world, train)),
+      data_(std::move(data)),
+      batches_(MakeBatches(config, *mesh.world, data_)),
       model_(MakeModel(config, mesh)),
       buffers_(MakeFlatBuffers(ApplyPatterns(config, model_->parameters()))),
       buckets_(
@@ -312,6 +325,17 @@ Trainer::DeviceFigures Trainer::AccumulateGradients(int64_t step, StepResult* re
   return figures;
 }
 
+// The labels of the whole batch; or the rank's own that count, times the number of such means. A
+// rank that has rows but no such label adds a mean of 0.
+double Trainer::LossDivisor(int64_t step, const at::Tensor& labels_BT) const {
+  const TrainConfig& train = config_.train();
+  if (train.loss_norm() == TrainConfig::all_tokens)
+    return static_cast<double>(data_->NumLabels(step));
+  const auto counted = labels_BT.ne(kIgnoredLabel).sum().item<int64_t>();
+  return static_cast<double>(std::max<int64_t>(1, counted)) *
+         static_cast<double>(CountParts(config_, mesh_.world->size()));
+}
+
 // Micro-batch i is a fixed set of the batch's rows, cut over the ranks afterwards; a rank may get
 // none and still takes part.
 void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* figures,
@@ -319,8 +343,9 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   MarkPhase("data");
   Stopwatch watch(phase_observer_);
   const TrainConfig& train = config_.train();
-  const Batch batch =
-      batches_->Take(step * train.micro_batches() + micro_batch).To(mesh_.world->device());
+  const Batch taken = batches_->Take(step * train.micro_batches() + micro_batch);
+  const double divisor = LossDivisor(step, taken.labels_BS);
+  const Batch batch = taken.To(mesh_.world->device());
   watch.Lap("data", &result->seconds.data);
   MarkPhase("forward");
 
@@ -330,17 +355,15 @@ void Trainer::RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* fi
   mode.measure = true;
   mode.key = StepKey(step);
   const ModelOutput output = model_->Forward(batch, mode);
-  // Divided by the labels of the whole batch, all of which count, so that every later reduction is
-  // a plain sum.
-  const double batch_labels =
-      static_cast<double>(train.batch_size()) * static_cast<double>(batch.labels_BS.size(1));
-  const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, batch_labels);
+  // So divided that every later reduction is a plain sum.
+  const at::Tensor language_model = CrossEntropy(output.logits_TV, batch.labels_BS, divisor);
   const RouterLosses router = ComputeRouterLosses(
       output.routing, config_.model(), {train.micro_batches(), train.batch_size()}, *mesh_.world);
   watch.Lap("forward", &result->seconds.forward);
   MarkPhase("backward");
 
-  if (micro_batch + 1 == train.micro_batches()) reducer_.Arm();
+  if (micro_batch + 1 == train.micro_batches() && !HyperNetworkAddsToExperts(config_))
+    reducer_.Arm();
   (language_model + router.Total()).backward();
   watch.Lap("backward", &result->seconds.backward);
   const auto add = [](at::Tensor& sum, const at::Tensor& share) {
@@ -364,52 +387,9 @@ RandomKey Trainer::StepKey(int64_t step) const {
       .Derive(static_cast<uint64_t>(step));
 }
 
-std::optional<double> Trainer::Evaluate(const ValidationWindows& windows, int64_t max_windows,
-                                        const std::function<bool()>& stop) {
-  return EvaluateWindows(*model_, windows, max_windows, EvaluationPassOf(config_), *mesh_.world,
-                         stop);
-}
-
-EvaluationPass EvaluationPassOf(const RunConfig& config) {
-  const int64_t rows = std::max(1, config.train().batch_size() / config.train().micro_batches());
-  const int64_t unit = CapacityGroupRows(config.model().evaluation_capacity());
-  return {unit > 1 ? (rows + unit - 1) / unit * unit : rows, unit};
-}
-
-int64_t ForEachPass(const ValidationWindows& windows, int64_t max_windows,
-                    const EvaluationPass& pass, const Communicator& world,
-                    const std::function<bool(const Batch& batch)>& run) {
-  const at::NoGradGuard no_grad;
-  const int64_t stride =
-      max_windows <= 0 ? 1 : std::max<int64_t>(1, (windows.size() + max_windows - 1) / max_windows);
-  const int64_t chosen = (windows.size() + stride - 1) / stride;
-  for (int64_t begin = 0; begin < chosen; begin += pass.rows) {
-    const int64_t rows = std::min(pass.rows, chosen - begin);
-    const RowRange mine = UnitsOfRank(rows, pass.unit, world.size(), world.rank());
-    if (!run(windows.Windows((begin + mine.begin) * stride, (begin + mine.end) * stride, stride)))
-      return begin;
-  }
-  return chosen;
-}
-
-std::optional<double> EvaluateWindows(LanguageModel& model, const ValidationWindows& windows,
-                                      int64_t max_windows, const EvaluationPass& pass,
-                                      Communicator& world, const std::function<bool()>& stop) {
-  std::array<double, 2> sums = {0, 0};  // of losses, of labels counted
-  bool stopped = false;
-  ForEachPass(windows, max_windows, pass, world, [&](const Batch& rows) {
-    stopped = stop && AnyRank(world, stop());
-    if (stopped) return false;
-    const Batch batch = rows.To(model.device());
-    const ModelOutput output = model.Forward(batch, ForwardMode{});
-    MarkProgress();
-    sums[0] += CrossEntropy(output.logits_TV, batch.labels_BS, 1.0).item<double>();
-    sums[1] += static_cast<double>(batch.labels_BS.ne(kIgnoredLabel).sum().item<int64_t>());
-    return true;
-  });
-  if (stopped) return std::nullopt;
-  world.AllReduceSum(at::from_blob(sums.data(), {2}, at::kDouble));
-  return sums[0] / sums[1];
+std::optional<EvaluatedLosses> Trainer::Evaluate(const ValidationData& data, int64_t max_rows,
+                                                 const std::function<bool()>& stop) {
+  return EvaluateWindows(*model_, data, max_rows, config_, *mesh_.world, stop);
 }
 
 }  // namespace hypermoe

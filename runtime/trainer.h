@@ -25,6 +25,7 @@
 #include "parallel/step_decision.h"
 #include "runtime/dataset.h"
 #include "runtime/prefetcher.h"
+#include "runtime/window_evaluation.h"
 
 namespace hypermoe {
 
@@ -48,7 +49,7 @@ struct StepVotes {
 
 // What one step says about itself: global values, the same on every rank.
 struct StepResult {
-  double loss = 0;  // mean cross-entropy of the batch, nats a token
+  double loss = 0;  // mean cross-entropy of the batch, nats a token, as train.loss_norm says
   // Of the router (model/router_losses.h), coefficients included.
   double balance_loss = 0, importance_loss = 0, load_loss = 0, router_z_loss = 0;
   double gradient_norm = 0;  // before clipping
@@ -84,7 +85,7 @@ class Trainer {
  public:
   // Makes the model with its initial values. Local.
   Trainer(const RunConfig& config, const ProcessMesh& mesh,
-          const std::vector<WeightedTokens>& train);
+          std::shared_ptr<const TrainingData> data);
 
   // One optimizer step on the global batch of `step` (from 0; every step has its turn). A step
   // whose loss or gradient norm is not finite is skipped on all ranks: values, moments and the
@@ -109,10 +110,9 @@ class Trainer {
   // the ranks where the numbers went wrong on the way forward.
   bool own_losses_finite() const { return own_losses_finite_; }
 
-  // Mean cross-entropy over validation windows: all of them, or about `max_windows` evenly spread
-  // ones. Collective over the world; the same result on every rank. `stop`: see EvaluateWindows.
-  std::optional<double> Evaluate(const ValidationWindows& windows, int64_t max_windows,
-                                 const std::function<bool()>& stop = {});
+  // EvaluateWindows of the model as it is now.
+  std::optional<EvaluatedLosses> Evaluate(const ValidationData& data, int64_t max_rows,
+                                          const std::function<bool()>& stop = {});
 
   // Names the random numbers of a step.
   RandomKey StepKey(int64_t step) const;
@@ -132,11 +132,15 @@ class Trainer {
   };
 
   DeviceFigures AccumulateGradients(int64_t step, StepResult* result);
+  // What the losses of this rank's rows of a micro-batch are divided by, so that their sum over
+  // micro-batches and ranks is the step's loss. The labels are on the CPU.
+  double LossDivisor(int64_t step, const at::Tensor& labels_BT) const;
   // Adds to `figures`.
   void RunMicroBatch(int64_t step, int64_t micro_batch, DeviceFigures* figures, StepResult* result);
 
   RunConfig config_;
   ProcessMesh mesh_;
+  std::shared_ptr<const TrainingData> data_;
   std::unique_ptr<Prefetcher> batches_;  // this rank's, numbered step * micro_batches + micro-batch
   std::unique_ptr<LanguageModel> model_;
   std::vector<FlatBuffer> buffers_;
@@ -154,29 +158,5 @@ int ExpertDegree(const RunConfig& config, int world_size);
 
 // The model of `config` on this rank of `mesh`, with its initial values.
 std::unique_ptr<LanguageModel> MakeModel(const RunConfig& config, const ProcessMesh& mesh);
-
-// How the windows of an evaluation are worked through: over all ranks together `rows` at a time,
-// which are given to the ranks in units of `unit` (UnitsOfRank).
-struct EvaluationPass {
-  int64_t rows = 1;
-  int64_t unit = 1;
-};
-// Passes of about a micro-batch that do not cut the capacity groups of evaluation.
-EvaluationPass EvaluationPassOf(const RunConfig& config);
-
-// Calls `run` with this rank's rows of each pass over windows, all of them or about `max_windows`
-// evenly spread ones (0: all): equally often on every rank, with no rows too. Ends early where it
-// returns false, which it must then on all ranks. Without gradients. Returns how many windows were
-// worked through.
-int64_t ForEachPass(const ValidationWindows& windows, int64_t max_windows,
-                    const EvaluationPass& pass, const Communicator& world,
-                    const std::function<bool(const Batch& batch)>& run);
-
-// Mean cross-entropy of `model` over windows. See Trainer::Evaluate. Nothing if `stop`, which every
-// rank asks before every pass, is true on any rank: that takes an all-reduce of one number a pass,
-// which there is not if `stop` is empty (on all ranks).
-std::optional<double> EvaluateWindows(LanguageModel& model, const ValidationWindows& windows,
-                                      int64_t max_windows, const EvaluationPass& pass,
-                                      Communicator& world, const std::function<bool()>& stop = {});
 
 }  // namespace hypermoe

@@ -3,23 +3,22 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <string_view>
+
+#include "runtime/utf8_pattern.h"
 
 namespace hypermoe {
 
 class WordSplitter {
  public:
   WordSplitter();
-  ~WordSplitter();
 
   // How many bytes of `text` (well-formed UTF-8, not empty) are its first word. If more text may
   // follow and could change that: 0. Every character is in some word.
   size_t FirstWord(std::string_view text, bool more_may_follow);
 
  private:
-  struct Pattern;
-  std::unique_ptr<Pattern> pattern_;
+  Utf8Pattern words_;
 };
 
 }  // namespace hypermoe

@@ -3,7 +3,8 @@
 //
 //   save           SaveCheckpoint: durable on return
 //   load           LoadCheckpoint of files that the system has forgotten; `cached`: that it has not
-//   no digests     the same without comparing digests, which no user can ask for
+//   no digests     the same without computing and comparing digests, which no user can ask for: all
+//                  that belongs to a rank is still read before any of it is taken
 //   digests        the digests alone of what a rank writes, in memory
 //   dd             bs=4M, with oflag=direct, conv=fsync and iflag=direct
 //

@@ -72,7 +72,7 @@ class Saved {
  public:
   Saved(RunConfig config, const std::string& run_dir, const ProcessMesh& mesh)
       : world_(*mesh.world),
-        trainer_(config, mesh, RandomTokens(64 * BatchTokens(config), config.model().vocab_size())),
+        trainer_(config, mesh, RandomRows(config, 64 * BatchTokens(config))),
         saver_(run_dir, InfoOf(config, mesh), mesh, 0, [](const std::string&) {}) {}
 
   // Steps without a save, then a save and steps until it is durable.

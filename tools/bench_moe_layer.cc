@@ -94,9 +94,8 @@ class Form {
     parts.dispatcher = std::make_shared<TokenDispatcher>(NewSelfCommunicator("expert"),
                                                          config.model().num_experts());
     if (config.model().kind() == ModelConfig::hyper) {
-      hyper_ = std::make_unique<HyperNetwork>(config.hyper(), config.model(),
-                                              SparseLayers(config.model()),
-                                              parts.dispatcher->local_experts(), factory);
+      hyper_ = std::make_unique<HyperNetwork>(
+          config.hyper(), config.model(), SparseLayers(config.model()), parts.dispatcher, factory);
       parts.hyper = hyper_.get();
     }
     layer_ = std::make_unique<MoeLayer>("h.0.mlp.", config.model(), parts, factory);

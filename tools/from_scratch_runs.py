@@ -8,39 +8,13 @@ import sys
 import time
 
 from from_scratch_results import training_summary
+from script_support import DEFECT, IO, USAGE, Failure, read, write
 
-USAGE, BAD_DATA, DEFECT, IO = 64, 65, 70, 74  # exit codes, as in the README
 SHOW_EVERY = 30  # seconds
-
-
-class Failure(Exception):
-    """Ends the program with one line and this exit code."""
-
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
 
 
 def say(text):
     print(f"from_scratch: {text}", file=sys.stderr, flush=True)
-
-
-def read(path):
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise Failure(IO, f"{path} could not be read: {error.strerror}") from None
-
-
-def write(path, text):
-    """Whole or not at all."""
-    try:
-        with open(path + ".part", "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(path + ".part", path)
-    except OSError as error:
-        raise Failure(IO, f"{path} could not be written: {error.strerror}") from None
 
 
 def last_line(text):

@@ -127,6 +127,8 @@ STEPS = [
     layer("8192 x 4096", "--tokens 8192 --width 4096 --ffn 14336 --experts 1,8 --bottleneck 64 --form gemm,moe,source"),
     Step("steps of GPT-2 small", "@bench_train_step --set mesh.device=cuda --dtype bfloat16 --layers 12 --batch 32 --sequence 1024 "
          "--steps 10 --warmup 3 --kind dense,moe,hyper", 120, r"(?m)^hyper ", steps_figure, gpu=True),
+    Step("steps of Switch base", "@bench_switch_step --set mesh.device=cuda --dtype bfloat16 --layers 12 --batch 32 --steps 10 "
+         "--warmup 3", 120, r"(?m)^hyper ", steps_figure, gpu=True),
     sanitizer("memcheck", "ERROR SUMMARY: 0 errors"),
     sanitizer("racecheck", "RACECHECK SUMMARY: 0 hazards"),
     unit_tests("parallel"),

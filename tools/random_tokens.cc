@@ -34,4 +34,10 @@ std::vector<WeightedTokens> RandomTokens(int64_t count, int64_t vocab_size) {
   return {{{std::make_shared<RandomTokenFile>(count, vocab_size), 0, count}, 1}};
 }
 
+std::shared_ptr<const TrainingData> RandomRows(const RunConfig& config, int64_t count) {
+  return std::make_shared<TrainingRows>(RandomTokens(count, config.model().vocab_size()),
+                                        MakeRowFormat(config.data(), config.model()).value(),
+                                        config.train().batch_size(), config.runtime().seed());
+}
+
 }  // namespace hypermoe

@@ -59,11 +59,11 @@ double LargestOfEach(const NamedTensors& actual, const NamedTensors& reference) 
 
 TEST(AdafactorLayoutTest, TrainsAlikeAtEveryLayout) {
   for (const auto kind : {ModelConfig::dense, ModelConfig::hyper}) {
-    Trainer alone(Config(kind), OneRankMesh(), TinyTokens());
+    Trainer alone(Config(kind), OneRankMesh(), TinyRows(Config(kind)));
     const NamedTensors before = Values(alone), expected = Train(alone, 0, kEnd);
     EXPECT_GT(LargestOfEach(before, expected), 0.01) << "nothing was learned";
     for (const int degree : Degrees()) {
-      Trainer together(Config(kind), ProcessMesh::Create(World(), degree), TinyTokens());
+      Trainer together(Config(kind), ProcessMesh::Create(World(), degree), TinyRows(Config(kind)));
       EXPECT_LE(LargestOfEach(Train(together, 0, kEnd), expected), 1e-9) << "degree " << degree;
       EXPECT_EQ(
           FindDrift(together.buffers(), together.optimizer(), ProcessMesh::Create(World(), degree)),
@@ -74,7 +74,7 @@ TEST(AdafactorLayoutTest, TrainsAlikeAtEveryLayout) {
 
 // Experts are not looked at together: what one of two on a rank has does not change the other.
 TEST(AdafactorLayoutTest, StateIsSmallAndEachExpertsOwn) {
-  Trainer trainer(Config(), OneRankMesh(), TinyTokens());
+  Trainer trainer(Config(), OneRankMesh(), TinyRows(Config()));
   const NamedTensors state = OptimizerState(trainer);
   int64_t elements = 0, values = 0;
   for (const auto& [name, tensor] : state) elements += tensor.numel();
@@ -99,13 +99,13 @@ CheckpointInfo InfoOf(const ProcessMesh& mesh) {
 }
 
 TEST(AdafactorCheckpointTest, GoesOnAtEveryLayoutAsIfUninterrupted) {
-  Trainer alone(Config(), OneRankMesh(), TinyTokens());
+  Trainer alone(Config(), OneRankMesh(), TinyRows(Config()));
   const NamedTensors saved = Train(alone, 0, kSave), expected = Train(alone, kSave, kEnd);
   for (const Layout& from : {Layout{1, 1}, Layouts().back()}) {
     const SharedFolder folder;
     NamedTensors at_save, uninterrupted;
     if (const std::optional<ProcessMesh> mesh = MeshOf(from)) {
-      Trainer trainer(Config(), *mesh, TinyTokens());
+      Trainer trainer(Config(), *mesh, TinyRows(Config()));
       at_save = Train(trainer, 0, kSave);
       const absl::Status status = SaveCheckpoint(folder.path(), InfoOf(*mesh), trainer.buffers(),
                                                  trainer.optimizer(), *mesh);
@@ -117,7 +117,7 @@ TEST(AdafactorCheckpointTest, GoesOnAtEveryLayoutAsIfUninterrupted) {
       const std::optional<ProcessMesh> mesh = MeshOf(to);
       if (!mesh) continue;
       const std::string what = "from " + LayoutName(from) + " to " + LayoutName(to);
-      Trainer trainer(Config(), *mesh, TinyTokens());
+      Trainer trainer(Config(), *mesh, TinyRows(Config()));
       const absl::Status status =
           LoadCheckpoint(ResolveCheckpoint(folder.path()).value(), 6, trainer.buffers(),
                          trainer.optimizer(), *mesh->world);
@@ -142,10 +142,10 @@ TEST(AdafactorCheckpointTest, GoesOnAtEveryLayoutAsIfUninterrupted) {
 
 // That comparing proves something: each kind of state makes a difference.
 TEST(AdafactorCheckpointTest, LostStateIsSeen) {
-  Trainer whole(Config(), OneRankMesh(), TinyTokens());
+  Trainer whole(Config(), OneRankMesh(), TinyRows(Config()));
   const NamedTensors expected = Train(whole, 0, kSave + 1);
   for (size_t lost = 0; lost < whole.optimizer().kinds().size() + 1; ++lost) {
-    Trainer trainer(Config(), OneRankMesh(), TinyTokens());
+    Trainer trainer(Config(), OneRankMesh(), TinyRows(Config()));
     Train(trainer, 0, kSave);
     Optimizer& optimizer = trainer.optimizer();
     for (size_t b = 0; b < trainer.buffers().size(); ++b) {
@@ -160,7 +160,7 @@ TEST(AdafactorCheckpointTest, LostStateIsSeen) {
 TEST(AdafactorCheckpointTest, ABitThatDiffersBetweenCopiesIsFound) {
   if (World()->size() == 1) return;
   const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size() == 4 ? 2 : 1);
-  Trainer trainer(Config(), mesh, TinyTokens());
+  Trainer trainer(Config(), mesh, TinyRows(Config()));
   Train(trainer, 0, 1);
   if (World()->rank() == 0) {
     const auto experts = static_cast<size_t>(ParameterGroup::kExpert);

@@ -37,7 +37,7 @@ RunConfig Config(bool zero1) {
 // A trainer and the saver of its checkpoints in a folder of all ranks.
 struct Saving {
   Saving(const RunConfig& config, const ProcessMesh& mesh, CheckpointSaverHooks hooks = {})
-      : trainer(config, mesh, TinyTokens()),
+      : trainer(config, mesh, TinyRows(config)),
         saver(
             folder.path(), InfoOf(config, mesh), mesh, 0,
             [this](const std::string& note) { notes.push_back(note); }, std::move(hooks)) {}
@@ -87,7 +87,7 @@ std::vector<std::string> Differences(const NamedTensors& actual, const NamedTens
 // The state that a checkpoint holds, of this rank.
 NamedTensors Stored(const std::string& checkpoint, const RunConfig& config,
                     const ProcessMesh& mesh) {
-  Trainer loaded(config, mesh, TinyTokens());
+  Trainer loaded(config, mesh, TinyRows(config));
   const absl::Status status = LoadCheckpoint(checkpoint, config.model().num_experts(),
                                              loaded.buffers(), loaded.optimizer(), *mesh.world);
   EXPECT_TRUE(status.ok()) << status;
@@ -138,7 +138,7 @@ TEST(CheckpointSaverTest, ASnapshotThatSharesTheTensorsMemoryIsNoticed) {
 // The state that follows is the one without any save: gathering moments leaves no trace.
 TEST(CheckpointSaverTest, SavingChangesNothingInTraining) {
   const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
-  Trainer undisturbed(Config(true), mesh, TinyTokens());
+  Trainer undisturbed(Config(true), mesh, TinyRows(Config(true)));
   Saving saving(Config(true), mesh);
   for (int64_t step = 0; step < 6; ++step) {
     undisturbed.TrainStep(step);

@@ -93,7 +93,7 @@ std::string ExpectedStart(const Place& place, const std::string& name, int rank,
 TEST(DriftTest, OneBitIsFoundWithTensorAndRank) {
   for (const bool zero1 : {false, true}) {
     const ProcessMesh mesh = Mesh();
-    Trainer trainer(Config(zero1), mesh, TinyTokens());
+    Trainer trainer(Config(zero1), mesh, TinyRows(Config(zero1)));
     for (int64_t step = 0; step < 3; ++step) trainer.TrainStep(step);
     const auto drift = [&] { return FindDrift(trainer.buffers(), trainer.optimizer(), mesh); };
     EXPECT_EQ(drift(), "");
@@ -116,7 +116,7 @@ TEST(DriftTest, OneBitIsFoundWithTensorAndRank) {
 TEST(DriftTest, AllGroupsAreReported) {
   if (World()->size() < 4) return;
   const ProcessMesh mesh = Mesh();
-  Trainer trainer(Config(false), mesh, TinyTokens());
+  Trainer trainer(Config(false), mesh, TinyRows(Config(false)));
   // In both groups of experts, and on three of four ranks' own embeddings.
   if (World()->rank() < 2) FlipBit(TensorAt(kPlaces[5], trainer).tensor);
   if (World()->rank() > 0) FlipBit(TensorAt(kPlaces[0], trainer).tensor);

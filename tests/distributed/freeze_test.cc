@@ -64,7 +64,7 @@ TEST(FreezeTest, OnlyTheRestMoves) {
     RunConfig config = TinyConfig(ModelConfig::hyper, 6, RuntimeConfig::float32);
     config.mutable_optimizer()->set_zero1(zero1);
     Freeze({"wte.*", "h.0.*", "hypermoe.selection_mlp.*"}, &config);
-    Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyTokens());
+    Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyRows(config));
     const NamedTensors before = Values(trainer);
     const int64_t elements = trainer.optimizer().kept_elements();
     for (int64_t step = 0; step < 3; ++step) trainer.TrainStep(step);

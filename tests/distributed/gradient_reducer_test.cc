@@ -211,6 +211,24 @@ TEST(GradientReducerTest, StartsBucketsDuringBackward) {
   }
 }
 
+// A parameter that several recomputed blocks use is added to by each.
+TEST(GradientReducerTest, WaitsForAllParametersOfABucketHoweverOftenOneIsAddedTo) {
+  const ProcessMesh mesh = ProcessMesh::Create(World(), 1);
+  std::vector<Parameter> parameters(2);
+  for (Parameter& parameter : parameters)
+    parameter.value = at::full({1}, 0.5, at::kDouble).set_requires_grad(true);
+  std::vector<FlatBuffer> buffers = MakeFlatBuffers(parameters);
+  const std::vector<GradientBucket> buckets = MakeGradientBuckets(buffers, mesh, 1024);
+  ASSERT_EQ(buckets.size(), 1u);
+  GradientReducer reducer(buffers, buckets, /*scatter=*/false);
+  reducer.Arm();
+  for (const int which : {0, 0, 1}) parameters[which].value.sum().backward();
+  reducer.Finish();
+  EXPECT_EQ(reducer.started_early(), 1u);
+  EXPECT_EQ(parameters[0].value.grad().item<double>(), 2 * World()->size());
+  EXPECT_EQ(parameters[1].value.grad().item<double>(), World()->size());
+}
+
 TEST(GradientReducerTest, TheClippedGradientsOfTheJobHaveTheNormAsked) {
   for (int degree : Degrees()) {
     Model model(/*num_experts=*/6, degree);

@@ -25,6 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 class GrowthRunTest : public testing::Test {
@@ -259,6 +260,37 @@ TEST_F(GrowthRunTest, ARunStartsFromAnotherAndIsResumedWithoutIt) {
   Train(stopped);
   ExpectEqualBits(TensorsOf(whole.run_dir), TensorsOf(stopped.run_dir));
   EXPECT_EQ(ExitCodeOf(CompleteConfig(given, Path("new")).status()), ExitCode::kIo);
+}
+
+// Rows and columns of second moments are not those of clones.
+TEST_F(GrowthRunTest, ARunOfAdafactorGrowsOnlyWithoutItsState) {
+  PretrainOptions options = Options("adafactor", 2);
+  options.config.mutable_optimizer()->set_kind(OptimizerConfig::adafactor);
+  Train(options);
+  GrowthOptions growth;
+  growth.from = Path("adafactor");
+  growth.changes = {"model.num_experts=12"};
+  growth.output = Path("grown");
+  const auto refused = GrowModel(growth, World());
+  EXPECT_EQ(ExitCodeOf(refused.status()), ExitCode::kConfig);
+  EXPECT_THAT(std::string(refused.status().message()),
+              AllOf(HasSubstr("optimizer.kind adafactor"), HasSubstr("train.init_from")));
+  EXPECT_FALSE(fs::exists(Path("grown")));
+  // What it says to do works.
+  RunConfig given;
+  given.mutable_model()->set_num_experts(12);
+  *given.mutable_data() = options.config.data();
+  *given.mutable_optimizer() = options.config.optimizer();
+  *given.mutable_runtime() = options.config.runtime();
+  given.mutable_train()->set_init_from(Path("adafactor"));
+  given.mutable_train()->set_steps(4);
+  PretrainOptions larger = options;
+  larger.run_dir = Path("larger");
+  const auto config = CompleteConfig(given, larger.run_dir);
+  ASSERT_TRUE(config.ok()) << config.status();
+  larger.config = *config;
+  Train(larger);
+  EXPECT_NEAR(Loss("larger"), Loss("adafactor"), 0.5);
 }
 
 TEST_F(GrowthRunTest, AFrozenRunIsResumedBitForBit) {

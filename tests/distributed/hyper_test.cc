@@ -74,7 +74,8 @@ TEST(ZeroUTest, HyperStartsAsThePlainMixture) {
         TinyConfigOf(family, ModelConfig::moe, 6, RuntimeConfig::float32);
     for (const int degree : Degrees()) {
       const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-      Trainer hyper(with_config, mesh, TinyTokens()), moe(without_config, mesh, TinyTokens());
+      Trainer hyper(with_config, mesh, TinyRows(with_config)),
+          moe(without_config, mesh, TinyRows(without_config));
       const StepResult a = hyper.ComputeGradients(0), b = moe.ComputeGradients(0);
       EXPECT_EQ(a.loss, b.loss);
       EXPECT_EQ(a.balance_loss, b.balance_loss);
@@ -95,7 +96,8 @@ TEST(OneExpertTest, IsTheDenseModel) {
   moe_config.mutable_model()->set_router_z_coefficient(0);
   for (const int degree : Degrees()) {
     const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-    Trainer dense(dense_config, mesh, TinyTokens()), moe(moe_config, mesh, TinyTokens());
+    Trainer dense(dense_config, mesh, TinyRows(dense_config)),
+        moe(moe_config, mesh, TinyRows(moe_config));
     Randomize(dense);
     Randomize(moe);
     const auto dense_name = [](std::string name) {
@@ -127,12 +129,12 @@ TEST(OneExpertTest, IsTheDenseModel) {
 TEST(HyperGenerationTest, HappensOncePerStepAndIsCachedInEvaluation) {
   RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float64);
   config.mutable_train()->set_micro_batches(4);
-  Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyTokens());
+  Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyRows(config));
   const ValidationWindows windows({TinyTokens(500)[0].tokens}, config.model().sequence_length());
   trainer.TrainStep(0);
   trainer.TrainStep(1);
   EXPECT_EQ(trainer.model().hyper_network()->generations(), 2);
-  const double loss = trainer.Evaluate(windows, 0).value();
+  const EvaluatedLosses loss = trainer.Evaluate(windows, 0).value();
   EXPECT_EQ(trainer.Evaluate(windows, 0), loss);
   EXPECT_EQ(trainer.model().hyper_network()->generations(), 3);
   trainer.TrainStep(2);
@@ -148,7 +150,7 @@ TEST(HyperGenerationTest, OfSeveralChoicesHappensOnceIfThereAreFewSelections) {
     config.mutable_train()->set_micro_batches(4);
     config.mutable_model()->set_top_k(top_k);
     config.mutable_hyper()->set_execution(HyperConfig::source);
-    Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyTokens());
+    Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyRows(config));
     trainer.TrainStep(0);
     trainer.TrainStep(1);
     EXPECT_EQ(trainer.model().hyper_network()->generations(), generations);
@@ -158,12 +160,14 @@ TEST(HyperGenerationTest, OfSeveralChoicesHappensOnceIfThereAreFewSelections) {
 // Shared experts and adapters start at zero too, and learn from the first step on.
 TEST(SideNetworkTest, StartsAsThePlainMixture) {
   const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
-  Trainer moe(TinyConfig(ModelConfig::moe, 6, RuntimeConfig::float32), mesh, TinyTokens());
+  Trainer moe(TinyConfig(ModelConfig::moe, 6, RuntimeConfig::float32), mesh,
+              TinyRows(TinyConfig(ModelConfig::moe, 6, RuntimeConfig::float32)));
   const double loss = moe.ComputeGradients(0).loss;
   for (const auto& [kind, last] :
        {std::pair(ModelConfig::moe_share, "h.2.mlp.shared_expert.c_proj.weight"),
         std::pair(ModelConfig::adapter, "h.2.mlp.adapter.up.weight")}) {
-    Trainer other(TinyConfig(kind, 6, RuntimeConfig::float32), mesh, TinyTokens());
+    Trainer other(TinyConfig(kind, 6, RuntimeConfig::float32), mesh,
+                  TinyRows(TinyConfig(kind, 6, RuntimeConfig::float32)));
     EXPECT_EQ(other.ComputeGradients(0).loss, loss);
     EXPECT_GT(Gradients(other).at(last).abs().max().item<double>(), 0) << last;
   }

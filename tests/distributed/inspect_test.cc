@@ -73,7 +73,7 @@ class MeasureTest : public testing::Test {
     EvaluateOptions options;
     options.checkpoint = run;
     options.data = folder_ / "tokens";
-    return MeasureUsage(*loaded, OpenEvaluationWindows(options, loaded->info).value(), 0);
+    return MeasureUsage(*loaded, *OpenEvaluationWindows(options, loaded->info).value(), 0);
   }
 
   SharedFolder folder_;
@@ -136,12 +136,12 @@ TEST_F(MeasureTest, CountsWhatRoutersChoose) {
   options.data = folder_ / "tokens";
   const auto windows = OpenEvaluationWindows(options, loaded->info);
   ASSERT_TRUE(windows.ok()) << windows.status();
-  EXPECT_EQ(usage.windows, windows->size());
+  EXPECT_EQ(usage.windows, (*windows)->size());
   Matrix tokens(2, 5), dropped(2, 5);
   std::vector<Matrix> together(2, Matrix(5, 5));
-  for (int64_t window = 0; window < windows->size(); ++window) {
-    const ModelOutput output =
-        loaded->model->Forward(windows->Windows(window, window + 1), ForwardMode{});
+  for (int64_t window = 0; window < (*windows)->size(); ++window) {
+    const ModelOutput output = loaded->model->Forward(
+        (*windows)->Rows({window, window + 1}, {window, window + 1}, 1), ForwardMode{});
     for (int64_t layer = 0; layer < 2; ++layer) {
       const RoutingResult& routing = output.routing[static_cast<size_t>(layer)];
       for (int64_t token = 0; token < routing.expert_ids_TK.size(0); ++token) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "model/config_values.h"
 #include "parallel/gradient_norm.h"
 #include "tests/support/layouts.h"
 #include "tests/support/mpi_test.h"
@@ -18,7 +19,7 @@ namespace {
 // Smallest lead of a chosen expert over the next one, over all tokens of step 3: rounding must not
 // change a choice.
 double RoutingMargin(const RunConfig& config) {
-  Trainer trainer(config, OneRankMesh(), TinyTokens());
+  Trainer trainer(config, OneRankMesh(), TinyRows(config));
   Randomize(trainer);
   const at::NoGradGuard no_grad;
   ForwardMode mode;
@@ -75,6 +76,10 @@ class LayoutTest : public testing::TestWithParam<LayoutCase> {
         TinyConfigOf(GetParam().family, GetParam().kind, GetParam().num_experts, GetParam().dtype);
     config.mutable_hyper()->set_execution(GetParam().execution);
     if (GetParam().limited) LimitCapacity(&config);
+    if (HasEncoder(config.model()) && config.model().kind() != ModelConfig::dense) {
+      config.mutable_model()->set_router_bias(true);
+      config.mutable_model()->set_router_jitter_in_place(GetParam().limited);
+    }
     if (GetParam().noisy_top_2) {
       ModelConfig& model = *config.mutable_model();
       model.set_router(ModelConfig::noisy_topk);
@@ -144,8 +149,8 @@ TEST_P(LayoutTest, TwentyStepsStayTogether) {
   config.mutable_train()->set_micro_batches(2);
   const double tolerance = GetParam().dtype == RuntimeConfig::float64 ? 1e-9 : 1e-4;
   for (const int degree : Degrees()) {
-    Trainer alone(config, OneRankMesh(), TinyTokens());
-    Trainer together(config, ProcessMesh::Create(World(), degree), TinyTokens());
+    Trainer alone(config, OneRankMesh(), TinyRows(config));
+    Trainer together(config, ProcessMesh::Create(World(), degree), TinyRows(config));
     double first = 0, last = 0;
     for (int64_t step = 0; step < 20; ++step) {
       const double expected = alone.TrainStep(step).loss, actual = together.TrainStep(step).loss;
@@ -199,7 +204,7 @@ TEST(PlantedErrorTest, IsFound) {
   };
   for (const int degree : Degrees()) {
     const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-    Trainer trainer(config, mesh, TinyTokens());
+    Trainer trainer(config, mesh, TinyRows(config));
     Randomize(trainer);
     trainer.ComputeGradients(3);
     Outcome right;

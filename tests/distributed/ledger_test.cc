@@ -22,7 +22,7 @@ const Traffic& Of(const StepResult& result, Collective kind) {
 // a model on one rank. `firsts`: first choices too for which the expert has no room.
 int64_t RowsToOtherRanks(const RunConfig& config, int degree, bool firsts) {
   const TrainConfig& train = config.train();
-  Trainer alone(config, OneRankMesh(), TinyTokens());
+  Trainer alone(config, OneRankMesh(), TinyRows(config));
   Randomize(alone);
   const TrainingRows rows(TinyTokens(), config.model().sequence_length(), train.batch_size(),
                           config.runtime().seed());
@@ -55,7 +55,7 @@ int64_t RowsToOtherRanks(const RunConfig& config, int degree, bool firsts) {
 
 StepResult Gradients(const RunConfig& config, int degree, int64_t* bytes_of_parameters) {
   const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-  Trainer trainer(config, mesh, TinyTokens());
+  Trainer trainer(config, mesh, TinyRows(config));
   Randomize(trainer);
   *bytes_of_parameters = 0;
   for (const FlatBuffer& buffer : trainer.buffers()) {
@@ -144,7 +144,7 @@ TEST(LedgerTest, NamesEveryCollectiveOfAStep) {
     }
     // Sharded: the same gradients scattered, and the values gathered.
     config.mutable_optimizer()->set_zero1(true);
-    Trainer sharded(config, ProcessMesh::Create(World(), degree), TinyTokens());
+    Trainer sharded(config, ProcessMesh::Create(World(), degree), TinyRows(config));
     const StepResult step = sharded.TrainStep(0);
     EXPECT_EQ(Of(step, Collective::kReduceScatter).bytes, all_parameter_bytes.item<int64_t>());
     EXPECT_EQ(Of(step, Collective::kAllGather).bytes, all_parameter_bytes.item<int64_t>());

@@ -76,9 +76,9 @@ TEST(CapacityTest, GroupsAreTheSameAtEveryLayout) {
 TEST(CapacityTest, EvaluationHasItsOwnLimit) {
   const ValidationWindows windows({TinyTokens(500)[0].tokens}, 8);
   const auto loss = [&](const RunConfig& config, const ProcessMesh& mesh) {
-    Trainer trainer(config, mesh, TinyTokens());
+    Trainer trainer(config, mesh, TinyRows(config));
     Randomize(trainer);
-    return trainer.Evaluate(windows, 0).value();
+    return trainer.Evaluate(windows, 0)->loss;
   };
   RunConfig config = TinyConfig(ModelConfig::moe, 6, RuntimeConfig::float64);
   const double unlimited = loss(config, OneRankMesh());
@@ -179,7 +179,7 @@ TEST(Bfloat16Test, LearnsAsFloat32Does) {
   for (const bool rounded : {false, true}) {
     RunConfig config = TinyConfig(ModelConfig::hyper, 4,
                                   rounded ? RuntimeConfig::bfloat16 : RuntimeConfig::float32);
-    Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyTokens());
+    Trainer trainer(config, ProcessMesh::Create(World(), World()->size()), TinyRows(config));
     const double first = trainer.TrainStep(0).loss;
     for (int64_t step = 1; step < 20; ++step) losses[rounded] = trainer.TrainStep(step).loss;
     EXPECT_LT(losses[rounded], first - 0.1);

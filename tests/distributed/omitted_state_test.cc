@@ -148,7 +148,7 @@ class OmittedStateTest : public testing::TestWithParam<Item> {
       const RunConfig config = Of("stopped").config;
       const std::string checkpoint = ResolveCheckpoint(folder_ + "/stopped").value();
       CheckpointInfo info = ReadCheckpointInfo(checkpoint).value();
-      Trainer trainer(config, mesh_, TinyTokens()), fresh(config, mesh_, TinyTokens());
+      Trainer trainer(config, mesh_, TinyRows(config)), fresh(config, mesh_, TinyRows(config));
       const absl::Status loaded =
           LoadCheckpoint(checkpoint, config.model().num_experts(), trainer.buffers(),
                          trainer.optimizer(), *mesh_.world);
@@ -224,8 +224,10 @@ NamedTensors TrainFrom(int64_t first, const FromStep& from_step, const ProcessMe
     config.mutable_optimizer()->set_warmup_steps(0);
   }
   const TokenRange constant = {std::make_shared<ConstantTokenFile>(), 0, 4000};
-  Trainer trainer(config, mesh,
-                  from_step.data ? TinyTokens() : std::vector<WeightedTokens>{{constant, 1}});
+  const auto rows = std::make_shared<TrainingRows>(
+      from_step.data ? TinyTokens() : std::vector<WeightedTokens>{{constant, 1}},
+      config.model().sequence_length(), config.train().batch_size(), config.runtime().seed());
+  Trainer trainer(config, mesh, rows);
   Randomize(trainer);
   for (int64_t step = first; step < first + 4; ++step) trainer.TrainStep(step);
   return Values(trainer);

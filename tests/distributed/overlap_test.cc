@@ -49,7 +49,7 @@ RunConfig HyperConfigOf(HyperConfig::Execution execution) {
 }
 
 std::string LogOfStep(const RunConfig& config, const ProcessMesh& mesh) {
-  Trainer trainer(config, mesh, TinyTokens());
+  Trainer trainer(config, mesh, TinyRows(config));
   Randomize(trainer);
   return LogOf(mesh, [&] { trainer.ComputeGradients(3); });
 }
@@ -107,7 +107,7 @@ TEST(OverlapTest, HoldsInEvaluation) {
   for (const int degree : Degrees()) {
     if (degree == 1) continue;
     const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-    Trainer trainer(config, mesh, TinyTokens());
+    Trainer trainer(config, mesh, TinyRows(config));
     const std::string events = LogOf(mesh, [&] { trainer.Evaluate(windows, 0); });
     EXPECT_TRUE(std::regex_match(events, std::regex("(\\(h*\\)\\(\\))+"))) << events;
     EXPECT_NE(events.find('h'), std::string::npos);
@@ -133,7 +133,7 @@ TEST(HostReadTest, ALayerReadsItsCountsOnce) {
   for (const RunConfig& config :
        {HyperConfigOf(HyperConfig::source), HyperConfigOf(HyperConfig::owner), limited}) {
     for (const int degree : Degrees()) {
-      Trainer trainer(config, ProcessMesh::Create(World(), degree), TinyTokens());
+      Trainer trainer(config, ProcessMesh::Create(World(), degree), TinyRows(config));
       const int64_t before = HostRead::count();
       trainer.ComputeGradients(3);
       EXPECT_EQ(HostRead::count() - before, 2);

@@ -132,7 +132,7 @@ std::vector<double> Train(const std::string& run_dir, int64_t num_experts, bool 
       TinyConfig(ModelConfig::hyper, static_cast<int>(num_experts), RuntimeConfig::float32);
   config.mutable_train()->set_steps(kBefore + kAfter);
   config.mutable_optimizer()->set_zero1(zero1);
-  Trainer trainer(config, mesh, TinyTokens());
+  Trainer trainer(config, mesh, TinyRows(config));
   absl::Status status;
   if (resume) {
     status = LoadCheckpoint(ResolveCheckpoint(run_dir).value(), num_experts, trainer.buffers(),

@@ -119,7 +119,8 @@ TEST(SkippedStepsTest, ChangeNothingWhereverTheBadNumberIs) {
   for (const bool zero1 : {false, true}) {
     const ProcessMesh mesh = Mesh();
     // The second one never sees a bad step.
-    Trainer trainer(Config(zero1), mesh, TinyTokens()), plain(Config(zero1), mesh, TinyTokens());
+    Trainer trainer(Config(zero1), mesh, TinyRows(Config(zero1))),
+        plain(Config(zero1), mesh, TinyRows(Config(zero1)));
     Randomize(trainer);
     Randomize(plain);
     int64_t step = 0, good = 0;
@@ -151,7 +152,7 @@ TEST(SkippedStepsTest, AreNotAlikeByOtherRules) {
   for (const bool zero1 : {false, true}) {
     for (const SkipRule rule : {SkipRule::kAlone, SkipRule::kNever}) {
       if (rule == SkipRule::kAlone && World()->size() == 1) continue;  // the same as together
-      Trainer trainer(Config(zero1), Mesh(), TinyTokens());
+      Trainer trainer(Config(zero1), Mesh(), TinyRows(Config(zero1)));
       trainer.set_skip_rule(rule);
       EXPECT_FALSE(SkipsOnAllRanks({kRouter, kNaN, 0}, 0, trainer)) << "zero1 " << zero1;
     }
@@ -160,7 +161,7 @@ TEST(SkippedStepsTest, AreNotAlikeByOtherRules) {
 
 TEST(SkippedStepsTest, LossAloneIsEnough) {
   const ProcessMesh mesh = Mesh();
-  Trainer trainer(Config(false), mesh, TinyTokens());
+  Trainer trainer(Config(false), mesh, TinyRows(Config(false)));
   trainer.ComputeGradients(0);
   const auto skip = [&](double loss_of_last_rank, SkipRule rule) {
     const bool last = World()->rank() + 1 == World()->size();
@@ -181,7 +182,7 @@ TEST(SkippedStepsTest, TooManyInARowEndTheRunWithTheTensor) {
   for (const bool zero1 : {false, true}) {
     const ProcessMesh mesh = Mesh();
     const RunConfig config = Config(zero1);
-    Trainer trainer(config, mesh, TinyTokens());
+    Trainer trainer(config, mesh, TinyRows(config));
     NumberGuard guard(config.train(), trainer, mesh);
     int64_t step = 0;
     const auto take = [&](int count) {
@@ -215,7 +216,7 @@ TEST(SkippedStepsTest, TheRankWhereTheLossWentWrongIsNamed) {
   const ProcessMesh mesh = Mesh();
   RunConfig config = Config(false);
   config.mutable_train()->set_max_skipped_steps(0);
-  Trainer trainer(config, mesh, TinyTokens());
+  Trainer trainer(config, mesh, TinyRows(config));
   NumberGuard guard(config.train(), trainer, mesh);
   const int rank = World()->size() / 2;
   Inject({kLoss, kNaN, rank}, trainer);

@@ -247,9 +247,9 @@ TEST_F(StopTest, AStopFileStopsAndIsGone) {
 TEST(EvaluationTest, AsksOnceAPass) {
   const RunConfig config = TinyConfig(ModelConfig::hyper, 6, RuntimeConfig::float32);
   const ProcessMesh mesh = ProcessMesh::Create(World(), World()->size());
-  Trainer trainer(config, mesh, TinyTokens());
+  Trainer trainer(config, mesh, TinyRows(config));
   const ValidationWindows windows({TinyTokens(300)[0].tokens}, config.model().sequence_length());
-  const int64_t rows = EvaluationPassOf(config).rows;
+  const int64_t rows = config.train().batch_size();
   const int64_t passes = (windows.size() + rows - 1) / rows;
   const auto reductions = [&](const std::function<bool()>& stop) {
     const int64_t before = World()->traffic(Collective::kAllReduce).calls;

@@ -32,8 +32,8 @@ TEST(Zero1Test, EqualsTheWholeOptimizerBitForBit) {
   for (const auto dtype : {RuntimeConfig::float32, RuntimeConfig::float64}) {
     for (const int degree : Degrees()) {
       const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-      Trainer whole(Config(dtype, false), mesh, TinyTokens());
-      Trainer sharded(Config(dtype, true), mesh, TinyTokens());
+      Trainer whole(Config(dtype, false), mesh, TinyRows(Config(dtype, false)));
+      Trainer sharded(Config(dtype, true), mesh, TinyRows(Config(dtype, true)));
       for (int64_t step = 0; step < 6; ++step) {
         const StepResult expected = whole.TrainStep(step), actual = sharded.TrainStep(step);
         EXPECT_EQ(actual.loss, expected.loss);
@@ -49,7 +49,8 @@ TEST(Zero1Test, EqualsTheWholeOptimizerBitForBit) {
 TEST(Zero1Test, EachRankKeepsItsShareOfTheState) {
   for (const int degree : Degrees()) {
     const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-    Trainer sharded(Config(RuntimeConfig::float32, true), mesh, TinyTokens());
+    Trainer sharded(Config(RuntimeConfig::float32, true), mesh,
+                    TinyRows(Config(RuntimeConfig::float32, true)));
     int64_t expected = 0;
     for (const FlatBuffer& buffer : sharded.buffers()) {
       const bool expert = buffer.group() == ParameterGroup::kExpert;
@@ -64,8 +65,10 @@ TEST(Zero1Test, EachRankKeepsItsShareOfTheState) {
 TEST(Zero1Test, TheComparisonSeesAMissingExchange) {
   if (World()->size() == 1) return;  // there is nothing to exchange
   const ProcessMesh mesh = ProcessMesh::Create(World(), 1);
-  Trainer whole(Config(RuntimeConfig::float32, false), mesh, TinyTokens());
-  Trainer sharded(Config(RuntimeConfig::float32, true), mesh, TinyTokens());
+  Trainer whole(Config(RuntimeConfig::float32, false), mesh,
+                TinyRows(Config(RuntimeConfig::float32, false)));
+  Trainer sharded(Config(RuntimeConfig::float32, true), mesh,
+                  TinyRows(Config(RuntimeConfig::float32, true)));
   const at::Tensor values = sharded.buffers()[0].values(), before = values.clone();
   whole.TrainStep(0);
   sharded.TrainStep(0);
@@ -86,12 +89,12 @@ TEST(BucketTest, ManyGiveTheBitsOfOne) {
   config.mutable_train()->set_micro_batches(2);
   for (const int degree : Degrees()) {
     const ProcessMesh mesh = ProcessMesh::Create(World(), degree);
-    Trainer one(config, mesh, TinyTokens());
+    Trainer one(config, mesh, TinyRows(config));
     config.mutable_mesh()->set_bucket_mebibytes(1);
-    Trainer many(config, mesh, TinyTokens());
+    Trainer many(config, mesh, TinyRows(config));
     config.mutable_optimizer()->set_zero1(true);
     config.mutable_train()->set_recompute(TrainConfig::blocks);
-    Trainer sharded(config, mesh, TinyTokens());
+    Trainer sharded(config, mesh, TinyRows(config));
     config.mutable_optimizer()->set_zero1(false);
     config.mutable_train()->set_recompute(TrainConfig::nothing);
     config.mutable_mesh()->set_bucket_mebibytes(16);

@@ -30,7 +30,7 @@ TEST_P(RmsNormTest, EqualsTheDefinitionWithItsGradients) {
                                                        : 1e-2;
   for (const at::ScalarType weights : {place.dtype, at::kFloat, at::kDouble}) {
     if (place.dtype == at::kDouble && weights == at::kFloat) continue;
-    for (const int64_t rows : {0, 1, 7}) {
+    for (const int64_t rows : {0, 1, 7, 70}) {
       std::vector<at::Tensor> in = {place.Put(Random({rows, kWidth}, "x")),
                                     place.Put(Random({kWidth}, "weight")).to(weights)};
       std::vector<at::Tensor> exact;

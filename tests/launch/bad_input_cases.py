@@ -357,7 +357,72 @@ def growth_cases(source):
     ]
 
 
+def finetune_cases(folder, source):
+    """Tasks and their files. tests/runtime/task_malformed_test.cc and task_checks_test.cc have many more."""
+    for data, label in [("data_sst2", "1"), ("data_bad", "good")]:
+        os.mkdir(os.path.join(folder, data))
+        for name, written in [("train", "0"), ("dev", label)]:
+            with open(os.path.join(folder, data, name + ".tsv"), "w") as file:
+                file.write(f"sentence\tlabel\na film\t{written}\n")
+
+    def finetune(name, code, names, *more, task="sst2", data="data_sst2"):
+        return Case(name, ["finetune", "--config", os.path.join(source, "configs/switch_tiny_moe.textproto"), "--task", task,
+                           "--data", data, "--run_dir", "never_made", *more], code, names)
+
+    def evaluate(name, code, names, *more):
+        return Case(name, ["evaluate", "--checkpoint", "run", *more], code, names)
+
+    return [
+        Case("fine-tuning without a task", ["finetune", "--config", "c", "--run_dir", "never_made"], USAGE, ["--task"], (1,)),
+        finetune("fine-tuning to an unknown task", CONFIG, [r"data\.task", "'ssst2'", "'sst2'"], task="ssst2"),
+        finetune("files of a task that are not there", BAD_DATA, ["no_such", "SST-2", r"train\.tsv"], data="no_such"),
+        finetune("a file of a task with a wrong label", BAD_DATA, [r"dev\.tsv:2", "'label'", "'good'"], data="data_bad"),
+        finetune("a text for a model with an encoder", CONFIG, ["wikitext", "without an encoder"], task="wikitext"),
+        finetune("token files beside a task", CONFIG, [r"data\.train is", r"data\.task is sst2"], "--set", "data.train=good"),
+        finetune("steps and epochs", CONFIG, [r"train\.steps \(200\)", r"train\.epochs \(2\)"], "--set", "train.epochs=2"),
+        finetune("patience without validations to compare", CONFIG, [r"train\.patience is 2", r"validation_windows is 32"],
+                 "--set", "train.patience=2"),
+        evaluate("evaluate a model without an encoder at a task", CONFIG, ["sst2", "with an encoder"], "--task", "sst2",
+                 "--data", "data_sst2"),
+        evaluate("decoding without a task", USAGE, [r"decoding\.beams=2"], "--set", "decoding.beams=2"),
+        evaluate("a test without a task", USAGE, ["--split", "--task"], "--split", "test"),
+    ]
+
+
+def score_cases(folder):
+    """Predictions and references. tests/runtime/score_test.cc has many more."""
+    for name, text in {"sst2.tsv": "sentence\tlabel\ngood\t1\nbad\t0\n",
+                       "words.jsonl": '{"prediction": "positive"}\n{"prediction": "negative"}\n',
+                       "one.jsonl": '{"prediction": "positive"}\n',
+                       "numbers.jsonl": '{"prediction": "positive"}\n{"prediction": 0}\n',
+                       "wrong_label.tsv": "sentence\tlabel\ngood\t1\nbad\tawful\n"}.items():
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
+
+    def score(name, code, names, *more, task="sst2", references="sst2.tsv", predictions="words.jsonl", ranks=(1,)):
+        return Case(name, ["score", "--task", task, "--references", references, "--predictions", predictions, *more], code, names,
+                    ranks)
+
+    return [
+        score("score on two ranks", USAGE, ["one rank", "without mpirun"], ranks=(2,)),
+        score("score an unknown task", USAGE, ["'ssst2'", "'sst2'", "squad"], task="ssst2"),
+        Case("score without references", ["score", "--task", "sst2", "--predictions", "words.jsonl"], USAGE, ["--references"], (1,)),
+        Case("score without predictions", ["score", "--task", "sst2", "--references", "sst2.tsv"], USAGE, ["--predictions"], (1,)),
+        score("score with unknown templates", USAGE, ["--templates", "t6", "off"], "--templates", "t6"),
+        score("score with a stemmer that is none", USAGE, ["--stemmer", "porter", "true"], "--stemmer", "porter"),
+        score("resamples without a comparison", USAGE, ["--resamples", "--compare"], "--resamples", "10"),
+        score("no resample", USAGE, ["--resamples", "0"], "--compare", "words.jsonl", "--resamples", "0"),
+        score("score predictions that do not exist", IO, ["no_such.jsonl"], predictions="no_such.jsonl"),
+        score("too few predictions", BAD_DATA, [r"one\.jsonl has 1", "2 examples"], predictions="one.jsonl"),
+        score("too few predictions to compare", BAD_DATA, [r"one\.jsonl has 1"], "--compare", "one.jsonl"),
+        score("a prediction that is no text", BAD_DATA, [r"numbers\.jsonl:2", "'prediction'", "a text"], predictions="numbers.jsonl"),
+        score("score with a wrong label", BAD_DATA, [r"wrong_label\.tsv:3", "'label'", "'awful'", "positive"],
+              references="wrong_label.tsv"),
+    ]
+
+
 def make_cases(folder, source):
     """All cases, and the spoilt files that they need, in `folder`."""
     return (command_line_cases() + config_cases(folder, source) + data_cases(folder, source) +
-            run_folder_cases(folder, source) + model_folder_cases(folder, source) + growth_cases(source))
+            run_folder_cases(folder, source) + model_folder_cases(folder, source) + growth_cases(source) +
+            finetune_cases(folder, source) + score_cases(folder))

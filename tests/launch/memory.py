@@ -16,6 +16,7 @@ import tempfile
 import job
 
 FACTOR = 1.3  # between computed and taken
+SWITCH_FACTOR = 1.1  # the same of family switch_transformers
 SAVED = 0.85  # what a way to save memory must leave at most
 UNITS = {"KiB": 2.0**-10, "MiB": 1.0, "GiB": 2.0**10}
 LINE = re.compile(r"^memory +([\d.]+) ([KMG]iB) at most on a rank for training, computed ([\d.]+) ([KMG]iB)$", re.MULTILINE)
@@ -31,6 +32,9 @@ runtime { threads: 1 }
 """
 # Little text and much model, for what is kept of parameters.
 LARGE = ["model.num_experts=24", "model.ffn_size=768", "train.batch_size=2"]
+# An encoder-decoder on the same bytes.
+SWITCH = ["model.family=switch_transformers", "model.vocab_size=358", "model.pad_id=357", "model.decoder_start_id=357",
+          "model.end_id=256", "model.num_decoder_layers=6", "model.activation=relu"]
 # Name, ranks, settings.
 VARIANTS = [
     ("dense", 1, ["model.kind=dense"]),
@@ -45,10 +49,14 @@ VARIANTS = [
     ("zero1", 2, ["model.kind=moe", "mesh.expert_parallel=1", "optimizer.zero1=true"] + LARGE),
     ("snapshot", 1, ["model.kind=moe", "checkpoint.every=1"] + LARGE),
     ("waiting", 1, ["model.kind=moe", "checkpoint.every=1", "checkpoint.asynchronous=false"] + LARGE),
+    ("switch", 1, SWITCH + ["model.kind=moe"]),
+    ("switch_dropout", 1, SWITCH + ["model.kind=hyper", "model.dropout=0.1", "train.batch_size=24"]),
+    ("switch_bfloat16", 1, SWITCH + ["model.kind=moe", "runtime.dtype=bfloat16"]),
+    ("switch_recompute", 1, SWITCH + ["model.kind=moe", "train.recompute=blocks"]),
     ("snapshot_zero1", 2, ["model.kind=moe", "mesh.expert_parallel=1", "optimizer.zero1=true", "checkpoint.every=1"] + LARGE),
 ]
 # A way to save memory, and what it is compared with.
-SAVINGS = [("recompute", "hyper"), ("zero1", "replicated"), ("waiting", "snapshot")]
+SAVINGS = [("recompute", "hyper"), ("zero1", "replicated"), ("waiting", "snapshot"), ("switch_recompute", "switch")]
 
 
 def parse(stdout):
@@ -59,13 +67,13 @@ def parse(stdout):
     return float(found[1]) * UNITS[found[2]], float(found[3]) * UNITS[found[4]]
 
 
-def judge(figures):
+def judge(figures, factor=FACTOR):
     """What is wrong with the figures of a run: a list of sentences."""
     if figures is None:
         return ["no line says what memory was taken and computed"]
     taken, computed = figures
-    if not 1 / FACTOR <= computed / taken <= FACTOR:
-        return [f"computed / taken is {computed / taken:.2f}, wanted {1 / FACTOR:.2f} to {FACTOR:.2f}"]
+    if not 1 / factor <= computed / taken <= factor:
+        return [f"computed / taken is {computed / taken:.2f}, wanted {1 / factor:.2f} to {factor:.2f}"]
     return []
 
 
@@ -120,7 +128,7 @@ class Bench:
         run = self.run(["pretrain", "--config", "run.textproto", "--run_dir", name] + sets, ranks)
         shutil.rmtree(os.path.join(self.folder, name))
         figures = parse(run.stdout)
-        wrong = judge(figures)
+        wrong = judge(figures, SWITCH_FACTOR if name.startswith("switch") else FACTOR)
         taken, computed = figures or (0, 0)
         print(f"{'FAIL' if wrong else 'ok':4}  np {ranks}  taken {taken:5.0f} MiB  computed {computed:5.0f} MiB  "
               f"{run.seconds:4.1f} s  {name}")

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/keyed_random.h"
 #include "model/hyper_generator.h"
 
 namespace hypermoe {
@@ -121,6 +123,38 @@ TEST(HyperInitTest, NormalInitsDifferInTheirEmbeddings) {
   }
 }
 
+// torch.nn.Conv2d's: weight and bias uniform in +-1 / sqrt(inputs of an output), under every init.
+TEST(HyperInitTest, ConvolutionsStartAsTorchs) {
+  for (const auto init : {HyperConfig::zero_u, HyperConfig::normal_2e2}) {
+    HyperConfig hyper = Hyper(init);
+    hyper.set_condition(HyperConfig::weights);
+    const auto values = InitialValues(hyper);
+    EXPECT_EQ(values.count(kEmbedding), 0u);
+    const std::string name = "hypermoe.weight_encoder.";
+    for (const auto& [n, fan_in] : {std::pair("0", 25), {"1", 2}, {"2", 9}, {"3", 32}}) {
+      const double bound = 1 / std::sqrt(fan_in);
+      const at::Tensor weight = values.at(name + n + ".weight"),
+                       bias = values.at(name + n + ".bias");
+      ExpectUniform(weight, bound);
+      EXPECT_LE(bias.abs().max().item<double>(), bound);
+      EXPECT_GT(bias.abs().min().item<double>(), 0);
+    }
+  }
+}
+
+// The embeddings of some experts, as small as experts are at the start: all one expert's.
+std::vector<at::Tensor> EmbeddingsOfSmallExperts(const WeightEncoder& encoder) {
+  static const auto& matrices = *[] {
+    auto* const both = new std::vector<at::Tensor>;
+    for (const auto& shape : {std::vector<int64_t>{1, 720, 1920}, {1, 1920, 720}}) {
+      both->push_back(at::empty(shape, at::kDouble));
+      FillNormal(both->back(), RandomKey{5, both->size()}, 0.02);
+    }
+    return both;
+  }();
+  return {encoder.Encode(matrices[0], matrices[1]).detach().expand({kExperts, -1})};
+}
+
 // The mean square of Down times the width, over many seeds (the ten numbers of a layer embedding
 // alone vary by 45 %): 1 keeps x at its scale.
 double ScaleOfDown(const HyperConfig& hyper, int num_seeds) {
@@ -128,7 +162,9 @@ double ScaleOfDown(const HyperConfig& hyper, int num_seeds) {
   for (int seed = 1; seed <= num_seeds; ++seed) {
     std::vector<Parameter> parameters;
     ParameterFactory factory(static_cast<uint64_t>(seed), at::kDouble, &parameters);
-    const HyperGenerator generator(hyper, Model(), {0}, factory);
+    HyperGenerator generator(hyper, Model(), {0}, factory);
+    if (generator.encoder() != nullptr)
+      generator.SetExpertEmbeddings(EmbeddingsOfSmallExperts(*generator.encoder()));
     const at::Tensor k_MQ =
         hyper.condition() == HyperConfig::hidden
             ? generator.HiddenOfInput(
@@ -151,7 +187,12 @@ TEST(HyperInitTest, ZeroUKeepsTheScaleOfWhatDownIsAppliedTo) {
       {"selected", [](HyperConfig& h) { h.set_condition(HyperConfig::selected); }},
       {"linear k", [](HyperConfig& h) { h.set_k_act(HyperConfig::none); }},
       {"normalised k", [](HyperConfig& h) { h.set_k_norm(HyperConfig::layernorm); }},
-      {"hidden", [](HyperConfig& h) { h.set_condition(HyperConfig::hidden); }}};
+      {"hidden", [](HyperConfig& h) { h.set_condition(HyperConfig::hidden); }},
+      {"weights", [](HyperConfig& h) { h.set_condition(HyperConfig::weights); }},
+      {"sum of weights", [](HyperConfig& h) {
+         h.set_condition(HyperConfig::weights);
+         h.set_agg(HyperConfig::sum);
+       }}};
   for (const auto& [name, change] : readings) {
     HyperConfig hyper = Hyper(HyperConfig::zero_u);
     change(hyper);

@@ -28,14 +28,16 @@ ModelConfig FourExperts(int top_k, bool renormalize = false) {
 // A router over 4 experts; its logits are its input where w_gate is the identity.
 class TestedRouter {
  public:
-  explicit TestedRouter(const ModelConfig& config)
-      : factory_(1, at::kDouble, &parameters_), router_("router.", config, factory_) {
+  explicit TestedRouter(const ModelConfig& config, at::ScalarType dtype = at::kDouble)
+      : factory_(1, dtype, &parameters_), router_("router.", config, factory_) {
     for (int64_t e = 0; e < 4; ++e) value(0)[e].zero_()[e] = 1;
   }
   at::Tensor value(size_t i) { return parameters_[i].value.detach(); }
+  at::Tensor gradient(size_t i) { return parameters_[i].value.grad(); }
   size_t size() const { return parameters_.size(); }
-  RoutingResult Forward(const at::Tensor& logits, const RouterNoise& noise = {}) {
-    return router_.Forward(logits, noise);
+  RoutingResult Forward(const at::Tensor& logits, const RouterNoise& noise = {},
+                        const at::Tensor& chosen_TK = {}) {
+    return router_.Forward(logits, noise, chosen_TK);
   }
 
  private:
@@ -67,6 +69,53 @@ TEST(RouterTest, GatesAreProbabilitiesOrSharesOfTheirSum) {
   const RoutingResult shares = TestedRouter(FourExperts(2, true)).Forward(Logits());
   EXPECT_DOUBLE_EQ(shares.gate_TK[0][0].item<double>(), 1 / (1 + std::exp(-1.0)));
   EXPECT_NEAR(shares.gate_TK.sum(1).sub(1).abs().max().item<double>(), 0, 1e-15);
+}
+
+// With a bias in the second place of the parameters.
+TEST(RouterTest, ABiasIsAddedToTheLogits) {
+  ModelConfig config = FourExperts(1);
+  config.set_family(ModelConfig::switch_transformers);
+  config.set_router_bias(true);
+  TestedRouter router(config);
+  ASSERT_EQ(router.size(), 2u);
+  EXPECT_EQ(router.value(1).abs().sum().item<double>(), 0);
+  const at::Tensor bias = at::tensor({0.0, -3.0, 0.5, 4.0}, at::kDouble);
+  router.value(1).copy_(bias);
+  const RoutingResult result = router.Forward(Logits());
+  EXPECT_TRUE(result.logits_TN.equal(Logits() + bias));
+  EXPECT_TRUE(result.expert_ids_TK.equal(at::tensor({3L, 3L}).view({2, 1})));
+  result.probs_TN.select(1, 0).sum().backward();
+  const at::Tensor probs = at::softmax(Logits() + bias, 1), first_T1 = probs.narrow(1, 0, 1);
+  const at::Tensor one = at::tensor({1.0, 0.0, 0.0, 0.0}, at::kDouble);
+  EXPECT_LE((router.gradient(1) - (first_T1 * (one - probs)).sum(0)).abs().max().item<double>(),
+            1e-15);
+  EXPECT_EQ(router.Forward(at::zeros({0, 4}, at::kDouble)).probs_TN.size(0), 0);
+}
+
+// Hugging Face chooses by probabilities in the precision of activations.
+TEST(RouterTest, AChoiceByRoundedProbabilities) {
+  ModelConfig config = FourExperts(1);
+  for (const int top_k : {1, 2}) {
+    config.set_top_k(top_k);
+    config.set_router_choice_rounded(true);
+    TestedRouter rounded(config, at::kFloat);
+    config.set_router_choice_rounded(false);
+    TestedRouter plain(config, at::kFloat);
+    at::Tensor logits = at::empty({500, 4}, at::kFloat);
+    FillNormal(logits, RandomKey{5, 0}, 0.01);  // so that many are equal
+    const at::Tensor x = logits.to(at::kBFloat16);
+    const at::Tensor probs = plain.Forward(x).probs_TN.to(at::kBFloat16).to(at::kFloat);
+    // Of equal ones the first: numbers count down by less than they differ.
+    const at::Tensor order = probs * 1024 - at::arange(4, at::kFloat) * 1e-4;
+    const at::Tensor expected = std::get<1>(order.topk(top_k, 1));
+    const RoutingResult result = rounded.Forward(x);
+    EXPECT_TRUE(result.expert_ids_TK.equal(expected));
+    EXPECT_FALSE(plain.Forward(x).expert_ids_TK.equal(expected));
+    EXPECT_TRUE(result.gate_TK.equal(result.probs_TN.gather(1, expected)));
+    // Nothing is rounded in float32, and another pass follows what it is given.
+    EXPECT_TRUE(rounded.Forward(logits).expert_ids_TK.equal(plain.Forward(logits).expert_ids_TK));
+    EXPECT_TRUE(rounded.Forward(x, {}, expected.fliplr()).expert_ids_TK.equal(expected.fliplr()));
+  }
 }
 
 TEST(RouterTest, NoTokens) {

@@ -302,6 +302,34 @@ TEST(AdafactorTest, GradientsOfAnySizeGiveFiniteUpdates) {
   }
 }
 
+// A square beyond float32 is forgotten like any other moment, also where no update is clipped.
+TEST(AdafactorTest, AnOverflowOfAMomentIsForgotten) {
+  AdafactorOptions options = Small();
+  options.clipping_threshold = 0;
+  Optimized run(at::kFloat, options);
+  run.FillGradients(1);
+  {
+    const at::NoGradGuard no_grad;
+    for (Parameter& parameter : run.parameters) {
+      if (!parameter.frozen) parameter.value.mutable_grad().flatten()[0] = 1e25;
+    }
+  }
+  run.optimizer.Step(1e-30);
+  double largest = 0;
+  for (int64_t step = 2; step <= 40; ++step) {
+    run.FillGradients(1);
+    run.optimizer.Step(1e-30);
+    largest = 0;
+    for (const auto& [name, tensor] : run.All()) {
+      EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name << ", step " << step;
+      if (name.find("moment") != std::string::npos && tensor.numel() > 0)
+        largest = std::max(largest, tensor.max().item<double>());
+    }
+  }
+  EXPECT_LT(largest, 1e32);
+  EXPECT_GT(largest, 1e25);
+}
+
 TEST(AdafactorTest, RestoredStateGoesOnBitForBit) {
   Optimized straight(at::kFloat, Small()), stopped(at::kFloat, Small()),
       restored(at::kFloat, Small());

@@ -54,7 +54,9 @@ def hyper_shapes(config, hyper):
     layers = config["moe"]["sparse_layers"]
 
     def scopes(key):
-        return {"layer": [str(layer) for layer in layers], "stack": ["decoder"], "model": ["model"]}[hyper[key]]
+        encoder_blocks = config.get("encoder_blocks", 0)
+        stacks = sorted({"encoder" if layer < encoder_blocks else "decoder" for layer in layers})
+        return {"layer": [str(layer) for layer in layers], "stack": stacks, "model": ["model"]}[hyper[key]]
 
     shapes = {"hypermoe.layer_embedding.weight": [config["n_layer"], hyper["layer_embedding_dim"]]}
     if hyper["condition"] == "hidden":

@@ -43,7 +43,7 @@ TEST(CheckpointBytesTest, IsWhatACheckpointTakes) {
   for (const auto kind : {ModelConfig::dense, ModelConfig::moe, ModelConfig::hyper}) {
     const RunConfig config = TinyConfig(kind, 6, RuntimeConfig::float32);
     const ProcessMesh mesh = OneRankMesh();
-    Trainer trainer(config, mesh, TinyTokens());
+    Trainer trainer(config, mesh, TinyRows(config));
     const TemporaryFolder run;
     CheckpointInfo info;
     info.config = config;
@@ -91,6 +91,10 @@ TEST(CheckSpaceTest, RefusesWhatCannotBeSavedAndWarnsOfWhatWillNot) {
   ASSERT_TRUE(later.ok()) << later.status();
   EXPECT_THAT(*later, AllOf(HasSubstr("the 10 checkpoints"), HasSubstr("checkpoint.keep")));
   EXPECT_EQ(check(0.4, 1).value(), "");
+  RunConfig best = Taking(0.4 * free, 1);  // it stays beside them
+  best.mutable_train()->set_keep_best(true);
+  EXPECT_THAT(Message(CheckSpace(run_dir, best, 0, 100).status()),
+              AllOf(HasSubstr("3 checkpoints"), HasSubstr("the best")));
   EXPECT_EQ(check(0.05, 0).value(), "");
   EXPECT_FALSE(fs::exists(folder / "not"));
 }

@@ -198,6 +198,23 @@ TEST_F(CheckpointTest, OldOnesGoWhenEnoughNewerAreThere) {
   EXPECT_EQ(LatestCheckpoint(run_.path()).value(), Folder(20));
 }
 
+TEST_F(CheckpointTest, TheBestIsWhatARunGivesAndStays) {
+  for (const int64_t step : {1, 2, 3}) Save(step);
+  ASSERT_TRUE(PointToBest(run_.path(), 4).ok());
+  EXPECT_EQ(ResolveCheckpoint(run_.path()).value(), Folder(3)) << "there is no 4";
+  ASSERT_TRUE(PointToBest(run_.path(), 1).ok());
+  EXPECT_EQ(ResolveCheckpoint(run_.path()).value(), Folder(1));
+  EXPECT_EQ(ResolveCheckpoint(Folder(2)).value(), Folder(2));
+  EXPECT_EQ(ResolveNewestCheckpoint(run_.path()).value(), Folder(3));
+  EXPECT_THAT(CheckpointSteps(run_.path()).value(), ElementsAre(3, 2, 1)) << "for a resume";
+  // It does not count among those to keep.
+  ASSERT_TRUE(RemoveOldCheckpoints(run_.path(), 2, 3, 1, /*best=*/1).ok());
+  EXPECT_THAT(Names(run_ / "checkpoints"),
+              ElementsAre("best", "latest", "step_00000001", "step_00000003"));
+  fs::remove_all(Folder(1));
+  EXPECT_EQ(ResolveCheckpoint(run_.path()).value(), Folder(3)) << "what is named is gone";
+}
+
 // 8 was damaged, the run went on from 3, saved 5 and now 10: 8 is none of the two to keep.
 TEST_F(CheckpointTest, AStepThatWasPassedOverDoesNotCount) {
   for (const int64_t step : {3, 8, 5}) Save(step);

@@ -275,6 +275,34 @@ TEST(ValidateConfigTest, AnOptionThatTheModelCannotFollowIsNamed) {
                   .ok());
 }
 
+TEST(ValidateConfigTest, ExpertsThatCannotBeEncodedAreNamed) {
+  const auto error = [](std::vector<std::string> changes) {
+    changes.insert(changes.begin(), {"hyper.condition=weights", "model.hidden_size=768",
+                                     "model.ffn_size=3072", "model.num_heads=12"});
+    return ValidationErrorOf(changes);
+  };
+  for (const char* set : {"model.ffn_size=1919", "model.ffn_size=3840", "model.hidden_size=708",
+                          "model.hidden_size=1440", "hyper.expert_embedding_dim=64"}) {
+    EXPECT_THAT(error({set}),
+                AllOf(HasSubstr("model.ffn_size from 1920 to 3839"),
+                      HasSubstr("model.hidden_size from 720 to 1439"),
+                      HasSubstr(std::string(set).substr(std::string(set).find('=') + 1))))
+        << set;
+  }
+  EXPECT_THAT(error({"hyper.execution=owner", "hyper.z=one_minus_prob"}),
+              HasSubstr("every token has its own"));
+  for (const char* set : {"hyper.conv_act=none", "hyper.conv_grad_to_experts=true"}) {
+    EXPECT_THAT(ValidationErrorOf({set}),
+                AllOf(HasSubstr(std::string(set).substr(0, std::string(set).find('='))),
+                      HasSubstr("hyper.condition is unselected, which does not use it")));
+    EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.steps=1000", "hyper.condition=weights",
+                                                "model.hidden_size=720", "model.ffn_size=1920", set,
+                                                "hyper.emb_scope=model", "hyper.z=one_minus_prob"}))
+                    .ok())
+        << set;
+  }
+}
+
 // A loaded configuration of a Switch Transformer, changed.
 std::vector<std::string> Switch(std::vector<std::string> changes) {
   changes.insert(changes.begin(), {"train.steps=1000", "model.family=switch_transformers",
@@ -301,6 +329,33 @@ TEST(ValidateConfigTest, WhatAFamilyDoesNotUseIsNamed) {
               HasSubstr("model.load_coefficient is 0.1"));
   EXPECT_THAT(ValidationErrorOf(Switch({"model.balance_loss.dropped_count_as_first=true"})),
               HasSubstr("set the scope to stack_row"));
+}
+
+TEST(ValidateConfigTest, ADenseModelSetsNothingOfExperts) {
+  for (const char* set :
+       {"model.expert_dropout=0.4", "model.encoder_sparse_step=1", "model.decoder_sparse_step=0",
+        "model.router_bias=true", "model.router_choice_rounded=true"}) {
+    EXPECT_THAT(ValidationErrorOf(Switch({"model.kind=dense", set})),
+                AllOf(HasSubstr(std::string(set).substr(0, std::string(set).find('='))),
+                      HasSubstr("kind dense has no experts")))
+        << set;
+  }
+  EXPECT_TRUE(ValidateConfig(*LoadConfig("", Switch({"model.kind=dense"}))).ok());
+}
+
+TEST(ValidateConfigTest, HuggingFacesHabitsNeedWhatTheyAreAbout) {
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.router_jitter_in_place=true"})),
+              HasSubstr("model.router_jitter is 0"));
+  EXPECT_THAT(ValidationErrorOf(Switch({"model.router_choice_rounded=true"})),
+              HasSubstr("runtime.dtype is float32"));
+  EXPECT_TRUE(
+      ValidateConfig(
+          *LoadConfig("", Switch({"model.router_jitter_in_place=true", "model.router_jitter=0.01",
+                                  "model.router_choice_rounded=true", "runtime.dtype=bfloat16",
+                                  "model.router_bias=true"})))
+          .ok());
+  EXPECT_THAT(ValidationErrorOf({"model.router_bias=true"}), HasSubstr("model.family is gpt2"));
+  EXPECT_THAT(ValidationErrorOf({"train.loss_norm=own_means"}), HasSubstr("without data.task"));
 }
 
 TEST(ValidateConfigTest, ASwitchTransformerFitsTogether) {
@@ -331,11 +386,11 @@ TEST(ValidateConfigTest, ALengthInStepsOrInTokensIsNeeded) {
   EXPECT_THAT(ValidationErrorOf({"train.tokens=5"}),
               HasSubstr("train.steps (1000) and train.tokens (5) are both set"));
   EXPECT_THAT(ValidationErrorOf({"train.steps=0"}),
-              HasSubstr("train.steps (0) and train.tokens (0) are both 0"));
+              HasSubstr("train.steps, train.tokens and train.epochs are all 0"));
   // 32 rows of 128 tokens are 4096 tokens a step.
   EXPECT_THAT(ValidationErrorOf({"train.steps=0", "train.tokens=405504"}),
-              HasSubstr("optimizer.warmup_steps (100) must be at most the steps of train.tokens "
-                        "(99)"));
+              HasSubstr("optimizer.warmup_steps (100) must be at most the steps of the run (99, "
+                        "by train.tokens (405504))"));
   EXPECT_TRUE(ValidateConfig(*LoadConfig("", {"train.tokens=405505"})).ok());
   EXPECT_THAT(ValidationErrorOf({"train.steps=0", "train.tokens=1000000000000000000"}),
               HasSubstr("are 244140625000000 steps"));

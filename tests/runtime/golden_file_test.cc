@@ -78,6 +78,37 @@ TEST_F(GoldenFileTest, NoCacheByNameOrSetting) {
   EXPECT_FALSE(golden->decodings[1].cached);
 }
 
+// What Hugging Face's generate() was given, as it writes it down.
+TEST_F(GoldenFileTest, ReadsTheSettingsOfHuggingFace) {
+  model_.set_family(ModelConfig::switch_transformers);
+  model_.set_end_id(1);
+  Tensor("attention_mask") = at::ones({2, 6}, at::kLong);
+  Tensor("tokens.beam3_lp2") = at::ones({2, 5}, at::kLong);
+  metadata_["tokens.beam3_lp2"] = R"({"num_beams": 3, "length_penalty": 2.0, "max_new_tokens": 6,
+      "min_new_tokens": 2, "eos_token_id": 4, "pad_token_id": 3, "decoder_start_token_id": 2,
+      "do_sample": false, "temperature": 1.0, "top_k": 50, "num_return_sequences": 1,
+      "repetition_penalty": 1.0, "forced_eos_token_id": null, "early_stopping": null})";
+  const auto golden = Open();
+  ASSERT_TRUE(golden.ok()) << golden.status().message();
+  ASSERT_EQ(golden->decodings.size(), 1u);
+  const GoldenDecoding& decoding = golden->decodings[0];
+  EXPECT_EQ(decoding.beams, 3);
+  EXPECT_EQ(decoding.length_penalty, 2);
+  EXPECT_EQ(decoding.max_length, 7);
+  EXPECT_EQ(decoding.min_length, 3);
+  EXPECT_EQ(decoding.start_id, 2);
+  EXPECT_EQ(decoding.end_id, 4);
+  EXPECT_EQ(decoding.pad_id, 3);
+  for (const char* settings :
+       {R"({"max_length": 6, "repetition_penalty": 1.2})", R"({"max_length": 6, "unheard_of": 1})",
+        R"({"min_length": 6})", R"({"max_length": 6, "num_return_sequences": 2})"}) {
+    metadata_["tokens.beam3_lp2"] = settings;
+    ExpectRefused("expected a JSON object");
+  }
+  metadata_["tokens.beam3_lp2"] = R"({"max_length": 6, "pad_token_id": 10})";
+  ExpectRefused("names the token 10");
+}
+
 TEST_F(GoldenFileTest, RefusesInputsThatAreMissingOrWrong) {
   const std::vector<NamedTensor> good = tensors_;
   tensors_ = {good[1], good[2]};

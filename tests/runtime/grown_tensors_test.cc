@@ -212,6 +212,28 @@ TEST(GrowthTest, MoreExpertsATokenWithoutTheirClonesAreAnotherFunction) {
   EXPECT_GE(GrowthErrors(from, to).logits, 1e-4);
 }
 
+// Clones have the embedding of their original, and all clones of what is taken are taken; with sum,
+// twice as many must add up to the same.
+TEST(GrowthTest, EmbeddingsOfWeightsFollowTheirExperts) {
+  const Changes sizes = {"model.hidden_size=720",   "model.ffn_size=1920",
+                         "model.num_layers=1",      "hyper.expert_embedding_dim=128",
+                         "hyper.condition=weights", "hyper.agg=sum",
+                         "model.sparse_layers=0"};
+  Changes larger = sizes;
+  larger.push_back("model.top_k=2");
+  const RunConfig from = Config(ModelConfig::hyper, 2, sizes),
+                  to = Config(ModelConfig::hyper, 4, larger);
+  EXPECT_TRUE(PlanGrowth(from, to)->changes.empty());
+  ExpectSame(from, to, 1e-10, "weights");
+  const auto unscaled = [](GrowthPlan* plan) { plan->embedding.own = 1; };
+  EXPECT_GE(GrowthErrors(from, to, unscaled).logits, 1e-6);
+  // One choice among clones whose last matrix is doubled.
+  const auto other = PlanGrowth(from, Config(ModelConfig::hyper, 4, sizes));
+  ASSERT_EQ(other->changes.size(), 1u);
+  EXPECT_THAT(other->changes[0], HasSubstr("unless model.top_k is 2"));
+  EXPECT_EQ(RecipeOf(*other, "hypermoe.weight_encoder.3.weight").factor, 1);
+}
+
 TEST(GrowthTest, WithoutACorrectionTheyDoNot) {
   const RunConfig from = Config(ModelConfig::hyper, 8), to = Config(ModelConfig::hyper, 16);
   const auto no_mix = [](GrowthPlan* plan) { plan->embedding = {1, 0}; };
@@ -334,11 +356,11 @@ TEST(GrowthTest, CarriesMomentsByTheChainRule) {
 
 TEST(GrowthTest, ClonesSeparateInTraining) {
   const RunConfig from = Config(ModelConfig::hyper, 4), to = Config(ModelConfig::hyper, 8);
-  Trainer source(from, OneRankMesh(), TinyTokens());
+  Trainer source(from, OneRankMesh(), TinyRows(from));
   for (int64_t step = 0; step < 10; ++step) source.TrainStep(step);
   const GrowthPlan plan = *PlanGrowth(from, to);
   for (const double jitter : {0.0, kCloneJitter}) {
-    Trainer trainer(to, OneRankMesh(), TinyTokens());
+    Trainer trainer(to, OneRankMesh(), TinyRows(to));
     const GrownTensors tensors(SourceOf(source.model()), plan, trainer.model().parameters(),
                                std::nullopt);
     ASSERT_TRUE(FillParameters(tensors, "source", 8, trainer.buffers()).ok());

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/config_loader.h"
+#include "runtime/run_length.h"
 
 namespace hypermoe {
 namespace {
@@ -266,15 +267,31 @@ TEST(PlanMemoryTest, EveryOptionSavesOrCostsWhatItShould) {
 }
 
 TEST(PlanMemoryTest, CountsTheBlocksOfBothStacks) {
-  const auto plan = [](const std::string& decoder_blocks, const std::string& more) {
-    return Plan(
-        {"model.family=switch_transformers", "model.num_decoder_layers=" + decoder_blocks, more});
+  const auto plan = [](const std::string& blocks, const std::string& decoder_blocks,
+                       const std::string& more) {
+    return Plan({"model.family=switch_transformers", "model.kind=dense",
+                 "model.num_layers=" + blocks, "model.num_decoder_layers=" + decoder_blocks, more});
   };
-  const MemoryPlan two = plan("2", "model.dropout=0"), six = plan("6", "model.dropout=0");
-  // Of each block more at least what attention writes out, twice, and its probabilities.
-  EXPECT_GE(six.activations - two.activations, 4 * 2 * 4 * 256 * (12 * 256 + 4 * 768) * 4);
-  EXPECT_GT(plan("2", "model.dropout=0.1").activations, two.activations);
-  EXPECT_LT(plan("6", "train.recompute=blocks").activations, six.activations / 2);
+  // 256 tokens of input to a row, and so many labels.
+  const int64_t inputs = 4 * 256,
+                labels = 4 * LabelsOfRow(Config({"model.family=switch_transformers"}));
+  ASSERT_EQ(labels, 4 * 58);
+  const int64_t width = 768 * 4, network = 2 * 3072 * 4, norm = 2 * width + 4;
+  // Of a row of either: norm, queries and what they find, keys and values, probabilities.
+  const int64_t encoder = inputs * (norm + 4 * width + 12 * 256 * 4 + norm + network);
+  const int64_t decoder = labels * (norm + 4 * width + 12 * 58 * 4) +
+                          labels * (norm + 2 * width + 12 * 256 * 4) + inputs * 2 * width +
+                          labels * (norm + network);
+  const MemoryPlan plain = plan("2", "2", "model.dropout=0");
+  EXPECT_EQ(plan("5", "2", "model.dropout=0").activations - plain.activations, 3 * encoder);
+  EXPECT_EQ(plan("2", "6", "model.dropout=0").activations - plain.activations, 4 * decoder);
+  // Probabilities again, and masks: of outputs, of inner rows and of probabilities.
+  const int64_t dropped = inputs * (12 * 256 * (4 + 1) + 768 + 768 + 3072);
+  EXPECT_EQ(plan("5", "2", "model.dropout=0.1").activations -
+                plan("2", "2", "model.dropout=0.1").activations,
+            3 * (encoder + dropped));
+  EXPECT_LT(plan("5", "6", "train.recompute=blocks").activations,
+            plan("5", "6", "model.dropout=0").activations / 2);
 }
 
 TEST(PlanMemoryTest, IsSaidInOneLine) {

@@ -115,6 +115,20 @@ TEST(MetricsLogTest, KeepsALastLineThatOnlyLacksItsEnd) {
   EXPECT_EQ(Steps(log->path()), (std::vector<int>{1, 2, 3}));
 }
 
+TEST(MetricsLogTest, RecallsTheValidationsThatItKeeps) {
+  const TemporaryFolder folder;
+  const auto log = OpenLog(folder, 0);
+  for (const int step : {1, 2, 3, 4}) {
+    const char* const kind = step % 2 == 0 ? "validation" : "train";
+    ASSERT_TRUE(log->Write({{"kind", kind}, {"step", step}, {"accuracy", 0.1 * step}}).ok());
+  }
+  EXPECT_TRUE(log->kept_validations().empty()) << "what it has found";
+  const auto again = OpenLog(folder, 3);
+  ASSERT_EQ(again->kept_validations().size(), 1u);
+  EXPECT_EQ(again->kept_validations()[0]["step"], 2);
+  EXPECT_EQ(again->kept_validations()[0]["accuracy"], 0.2);
+}
+
 TEST(MetricsLogTest, ANewRunStartsEmpty) {
   const TemporaryFolder folder;
   WriteFile(folder / "metrics.jsonl", "whatever was here\n");

@@ -104,12 +104,104 @@ TEST(CountFlopsTest, EqualsCountsByHand) {
   }
 }
 
+// A row: 4 tokens to the encoder's 3 blocks, 3 labels to the decoder's 2.
+RunConfig SmallSwitch(const std::vector<std::string>& overrides) {
+  std::vector<std::string> all = {"model.family=switch_transformers", "model.num_decoder_layers=2"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  return SmallConfig(all);
+}
+
+// Encoder: 4 tokens of 8*8*8 in and out of attention, 4*8 for each of 4 keys, and the network.
+// Decoder: 3 tokens of the same with (1+2+3)/3 = 2 keys in the mean; 4*8*8 for queries and results
+// of the second attention, 4*8 for each of 4 keys, and the network; 4*8*8 for keys and values of
+// each of 4 tokens.
+constexpr int64_t kEncoderBlock = 4 * (512 + 128 + 384),
+                  kDecoderBlock = 3 * (512 + 64 + 256 + 128 + 384) + 4 * 256;
+constexpr int64_t kSwitchRow = 3 * kEncoderBlock + 2 * kDecoderBlock + 3 * 160;
+
+TEST(CountFlopsTest, OfASwitchTransformerEqualsCountsByHand) {
+  ASSERT_EQ(kSwitchRow, 22880);
+  const std::vector<FlopsCase> cases = {
+      {{"model.kind=dense"}, 22880 / 4, 0, 0},
+      // One block of each stack is sparse.
+      {{"model.kind=moe", "model.num_experts=8"},
+       (22880 + (4 + 3) * 128) / 4,
+       (4 + 3) * 384 / 4,
+       0},
+      {{"model.kind=moe_share", "model.num_experts=16", "model.router_bias=true"},
+       (22880 + (4 + 3) * (256 + 384)) / 4,
+       (4 + 3) * 384 / 4,
+       0},
+      // Three blocks and one; 8 selections, of which 2 rows have 6 labels for at most 6.
+      {{"model.kind=hyper", "model.num_experts=8", "model.encoder_sparse_step=1",
+        "train.batch_size=2"},
+       (22880 + (3 * 4 + 3) * (128 + 64)) / 4,
+       (3 * 4 + 3) * 384 / 4,
+       (3 * 8 + 6) * 2 * (24 + 15 + 30 + 56 + 224)},
+      // Heads of 3: 6 in place of 8 columns.
+      {{"model.kind=dense", "model.head_size=3"},
+       (3 * 4 * (384 + 96 + 384) + 2 * (3 * (384 + 48 + 192 + 96 + 384) + 4 * 192) + 480) / 4,
+       0,
+       0},
+      // Every token generates.
+      {{"model.kind=hyper", "model.num_experts=8", "hyper.condition=hidden"},
+       (22880 + (4 + 3) * (128 + 64 + 2 * (70 + 224))) / 4,
+       (4 + 3) * 384 / 4,
+       0},
+  };
+  for (const FlopsCase& expected : cases) {
+    const ModelFlops flops = *CountFlops(SmallSwitch(expected.overrides));
+    const std::string name = expected.overrides[0] + " " + expected.overrides.back();
+    EXPECT_EQ(flops.forward_per_token, expected.forward) << name;
+    EXPECT_EQ(flops.experts_per_token, expected.experts) << name;
+    EXPECT_EQ(flops.generation_per_step, expected.generation) << name;
+  }
+}
+
+// 512 tokens to the encoder, 114 labels.
+TEST(CountFlopsTest, OfSwitchBase) {
+  const ModelFlops flops = *CountFlops(
+      Config({"model.family=switch_transformers", "model.kind=moe", "model.hidden_size=768",
+              "model.num_heads=12", "model.ffn_size=3072", "model.sequence_length=512",
+              "model.num_layers=12", "model.num_decoder_layers=12", "model.vocab_size=32128"}));
+  const int64_t around = 8 * 768 * 768, network = 4 * 768 * 3072, router = 2 * 768 * 8;
+  const int64_t encoder = 12 * (around + 4 * 768 * 512 + network) + 6 * router;
+  const int64_t decoder =
+      12 * (around + 2 * 768 * 115 + around / 2 + 4 * 768 * 512 + network) + 6 * router;
+  const int64_t head = 2 * 768 * 32128;
+  EXPECT_EQ(flops.forward_per_token,
+            (512 * encoder + 114 * (decoder + head) + 12 * 512 * around / 2) / 512);
+  EXPECT_EQ(flops.experts_per_token, 6 * (512 + 114) * network / 512);
+}
+
+TEST(CountFlopsTest, RowsOfATaskHaveNoOneLength) {
+  EXPECT_FALSE(CountFlops(SmallConfig({"data.task=rte"})).has_value());
+}
+
 TEST(CountFlopsTest, TrainingIsThreeForwardsAndGenerationOnceAStep) {
   const ModelFlops flops = *CountFlops(SmallConfig({"model.kind=hyper", "model.num_experts=8"}));
   EXPECT_EQ(flops.TrainingPerToken(16), 3 * 3664 + 3 * 16752 / 16);
   EXPECT_EQ(flops.TrainingPerToken(16752), 3 * 3664 + 3);
   // A quarter of the tokens lost their experts, in all of 3 sparse layers.
   EXPECT_EQ(flops.TrainingPerToken(16, 0.25), 3 * (3664 - 3 * 384 / 4) + 3 * 16752 / 16);
+}
+
+// Two sparse layers of 8 experts: 384 * 144 tiles of 25 in two channels, times 2 and 32; 8 * 8 of 9
+// in 32 channels, times 32 and 128. Without tokens that share HyperExperts too.
+TEST(CountFlopsTest, EncodesAllExpertsOnceAStep) {
+  const std::vector<std::string> sizes = {
+      "model.kind=hyper",    "model.hidden_size=768",   "model.num_heads=12",
+      "model.ffn_size=3072", "model.sparse_layers=1,2", "hyper.expert_embedding_dim=128"};
+  constexpr int64_t kExpert = 384 * 144 * (2 * 25 + 2 * 32) + 64 * (9 * 32 + 32 * 128);
+  for (const char* z : {"hyper.z=binary", "hyper.z=one_minus_prob"}) {
+    std::vector<std::string> learned = sizes, encoded = sizes;
+    learned.push_back(z);
+    encoded.insert(encoded.end(), {z, "hyper.condition=weights"});
+    const ModelFlops of_learned = *CountFlops(SmallConfig(learned)),
+                     of_encoded = *CountFlops(SmallConfig(encoded));
+    EXPECT_EQ(of_encoded.forward_per_token, of_learned.forward_per_token);
+    EXPECT_EQ(of_encoded.generation_per_step, of_learned.generation_per_step + 2 * 2 * 8 * kExpert);
+  }
 }
 
 // 2 * 768 * (2304 + 768) + 1536 * 1025 and 4 * 768 * 3072 in each of 12 blocks, 2 * 768 * 50257.
@@ -125,6 +217,9 @@ TEST(FlopsUtilisationTest, IsTheShareOfThePeakOfAllRanksAndUnknownWithoutOne) {
   EXPECT_EQ(FlopsUtilisation(config, 1e6, 2, 0), std::nullopt);
   config.mutable_runtime()->set_peak_teraflops(0.5);
   EXPECT_DOUBLE_EQ(*FlopsUtilisation(config, 1e6, 2, 0), 1e6 * 3 * 3088 / (2 * 0.5e12));
+  RunConfig encoder = SmallSwitch({"model.kind=dense"});
+  encoder.mutable_runtime()->set_peak_teraflops(0.5);
+  EXPECT_DOUBLE_EQ(*FlopsUtilisation(encoder, 1e6, 2, 0), 1e6 * 3 * 5720 / (2 * 0.5e12));
 }
 
 // What stands in the model that is built, by group, at one rank.
@@ -170,11 +265,25 @@ TEST(CountParametersTest, EqualsWhatIsBuiltUnderEveryOption) {
   }
 }
 
+TEST(CountParametersTest, TheNetworkOfWeightsStandsInPlaceOfEmbeddings) {
+  const std::vector<std::string> sizes = {
+      "model.kind=hyper",      "model.hidden_size=720",  "model.num_heads=2",
+      "model.ffn_size=1920",   "model.num_experts=2",    "model.sparse_layers=1,2",
+      "hyper.emb_scope=layer", "hyper.bottleneck_dim=2", "hyper.expert_embedding_dim=128"};
+  std::vector<std::string> encoded = sizes;
+  encoded.push_back("hyper.condition=weights");
+  const RunConfig config = SmallConfig(encoded);
+  EXPECT_EQ(CountParameters(config).hyper,
+            CountParameters(SmallConfig(sizes)).hyper - 2 * 2 * 128 + 4692);
+  EXPECT_EQ(CountParameters(config).hyper, CountBuilt(config).hyper);
+}
+
 TEST(CountParametersTest, EqualsWhatIsBuiltOfASwitchTransformer) {
   for (const char* kind : {"dense", "moe", "moe_share", "adapter", "hyper"}) {
     for (const char* option :
          {"model.tie_embeddings=true", "model.tie_embeddings=false", "model.head_size=3",
-          "model.encoder_sparse_step=1", "hyper.share=stack", "hyper.emb_scope=stack"}) {
+          "model.encoder_sparse_step=1", "hyper.share=stack", "hyper.emb_scope=stack",
+          "model.router_bias=true"}) {
       const RunConfig config =
           SmallConfig({"model.family=switch_transformers", "model.num_decoder_layers=2",
                        std::string("model.kind=") + kind, option});

@@ -73,7 +73,7 @@ TEST(NoDecayTest, APatternThatMatchesNothingIsAnErrorThatNamesTheNearestName) {
 int64_t DecayedElements(const std::string& no_decay) {
   RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float32);
   *config.mutable_optimizer()->mutable_no_decay() = Exempting(no_decay).optimizer().no_decay();
-  Trainer trainer(config, OneRankMesh(), TinyTokens());
+  Trainer trainer(config, OneRankMesh(), TinyRows(config));
   int64_t count = 0;
   for (const FlatBuffer& buffer : trainer.buffers()) count += buffer.decayed_elements();
   return count;
@@ -109,7 +109,7 @@ TEST(FreezeTest, CountsWhatTheTrainerFreezes) {
                                "hypermoe.expert_embedding.*,h.1.*"}) {
     RunConfig config = TinyConfig(ModelConfig::hyper, 4, RuntimeConfig::float32);
     *config.mutable_train()->mutable_freeze() = Freezing(patterns).train().freeze();
-    Trainer trainer(config, OneRankMesh(), TinyTokens());
+    Trainer trainer(config, OneRankMesh(), TinyRows(config));
     int64_t frozen = 0;
     for (const FlatBuffer& buffer : trainer.buffers())
       frozen += buffer.values().numel() - buffer.trained_elements();

@@ -40,6 +40,12 @@ TEST(FormatProgressTest, ShowsASparseModel) {
             "load 1.31  drop 0.4%  a2a 4.2%  eta 1m12s");
 }
 
+TEST(FormatProgressTest, ShowsTheMetricOfATask) {
+  ProgressSample sample = Sample(120);
+  sample.metric = "accuracy 91.28";
+  EXPECT_THAT(FormatProgress(sample), HasSubstr("val 2.201  accuracy 91.28  grad 0.53"));
+}
+
 TEST(FormatProgressTest, CountsSkippedSteps) {
   ProgressSample sample = Sample(120);
   EXPECT_THAT(FormatProgress(sample), Not(HasSubstr("skipped")));

@@ -8,6 +8,7 @@
 
 #include "model/config_values.h"
 #include "runtime/model_folder_config.h"
+#include "runtime/model_folder_unsaid.h"
 #include "tests/support/made_model_folder.h"
 
 namespace hypermoe {
@@ -73,6 +74,8 @@ TEST(SwitchFolderConfigTest, StepsComeFromCountsUnlessTheyAreGiven) {
       // More than there are blocks is a step of 0.
       {{{"num_sparse_encoder_layers", 3}}, {3}},
       {{{"encoder_sparse_step", 1}}, {0, 1, 3}},
+      // What a step overrides is not looked at.
+      {{{"encoder_sparse_step", 1}, {"num_sparse_encoder_layers", 1000}}, {0, 1, 3}},
       {{{"decoder_sparse_step", 2}, {"num_decoder_layers", 4}}, {1, 3, 5}},
       // As many decoder blocks as the encoder has.
       {{{"num_layers", 4}, {"num_decoder_layers", nullptr}, {"num_sparse_decoder_layers", 2}},
@@ -96,6 +99,42 @@ TEST(SwitchFolderConfigTest, OnlyWhatHasChangedIsWrittenAnew) {
   expected["num_experts"] = 8;
   expected["expert_capacity"] = 7;
   EXPECT_EQ(json::parse(FolderConfigText(model, source.dump(), "float32").value()), expected);
+}
+
+// Rows are never so long.
+TEST(SwitchFolderConfigTest, ACapacityThatIsNeverReachedIsAnyNumber) {
+  const json source = TinySwitch({{"expert_capacity", 1 << 20}});
+  const RunConfig config = Read(source);
+  EXPECT_EQ(config.model().evaluation_capacity().tokens_per_row(), 65536);
+  EXPECT_EQ(FolderConfigText(config, source.dump(), "float32").value(), source.dump());
+}
+
+TEST(SwitchFolderConfigTest, WhatIsLostIsKnown) {
+  const json source = TinySwitch({{"hypermoe", TinyHyper()}, {"router_bias", true}});
+  RunConfig config = Read(source);
+  EXPECT_TRUE(config.model().router_bias());
+  const auto unsaid = [&] {
+    return UnsaidOptions(config, FolderConfigText(config, "", "float32").value());
+  };
+  EXPECT_THAT(unsaid(), ElementsAre());
+  // Equal to what it says, or of no account.
+  config.mutable_model()->set_sequence_length(9);
+  config.mutable_model()->set_expert_dropout(0.1);
+  config.mutable_hyper()->set_execution(HyperConfig::owner);
+  EXPECT_THAT(unsaid(), ElementsAre());
+  ModelConfig& model = *config.mutable_model();
+  model.mutable_balance_loss()->set_scope(BalanceLossConfig::row);
+  model.mutable_balance_loss()->set_dropped_count_as_first(false);
+  model.mutable_training_capacity()->set_mode(CapacityConfig::none);
+  model.set_expert_dropout(0.4);
+  model.set_router_jitter_in_place(true);
+  EXPECT_THAT(unsaid(),
+              ElementsAre("model.balance_loss.scope (row, read as stack_row)",
+                          "model.balance_loss.dropped_count_as_first (false, read as true)",
+                          "model.expert_dropout (0.4, read as 0.1)",
+                          "model.router_jitter_in_place (true, read as false)",
+                          "model.training_capacity.mode (none, read as fixed_per_row)",
+                          "model.training_capacity.tokens_per_row (64, read as 5)"));
 }
 
 TEST(SwitchFolderConfigTest, WhatTheFormatCannotSayIsNotWritten) {
@@ -134,13 +173,19 @@ TEST(SwitchFolderConfigTest, WhatIsNotAsItMustBeIsRefused) {
        "'num_sparse_encoder_layers' is -1"},
       {TinySwitch({{"encoder_sparse_step", "2"}}), ExitCode::kBadData, "'encoder_sparse_step'"},
       {TinySwitch({{"num_experts", 2.5}}), ExitCode::kBadData, "'num_experts' is 2.5"},
-      {TinySwitch({{"router_bias", true}}), ExitCode::kConfig, "'router_bias' is true"},
+      {TinySwitch({{"router_bias", 1}}), ExitCode::kBadData, "'router_bias' is 1"},
+      {TinySwitch({{"relative_attention_num_buckets", 7}}), ExitCode::kConfig,
+       "'relative_attention_num_buckets' is 7"},
+      {TinySwitch({{"relative_attention_max_distance", 16}}), ExitCode::kBadData,
+       "'relative_attention_max_distance' is 16"},
       {TinySwitch({{"num_selected_experts", 2}}), ExitCode::kConfig, "'num_selected_experts' is 2"},
       {TinySwitch({{"is_encoder_decoder", false}}), ExitCode::kConfig, "'is_encoder_decoder'"},
       {TinySwitch({{"encoder_sparse_step", 0}, {"decoder_sparse_step", 0}}), ExitCode::kConfig,
        "no block is sparse"},
-      {TinySwitch({{"hypermoe", {{"condition", "weights"}}}}), ExitCode::kConfig,
-       "'hypermoe.condition'"},
+      {TinySwitch({{"hypermoe", {{"condition", "weights"}}}}), ExitCode::kBadData,
+       "'hypermoe.condition' is \"weights\", expected another one, or a model of width 720 to "
+       "1439, "
+       "inner width 1920 to 3839 and 'hypermoe.expert_embedding_dim' 128; they are 6, 10 and 128"},
       {TinyT5({{"feed_forward_proj", "gated-gelu"}}), ExitCode::kConfig, "'feed_forward_proj' is"},
       {TinyT5({{"is_gated_act", true}}), ExitCode::kConfig, "'is_gated_act' is true"},
       {TinyT5({{"tie_word_embeddings", false}}), ExitCode::kConfig, "'tie_word_embeddings'"},

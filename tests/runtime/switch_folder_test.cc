@@ -72,7 +72,8 @@ TEST(SwitchFolderTest, EveryKindAndDtypeComesOutAsItWas) {
   const std::vector<json> configs = {
       TinySwitch({{"hypermoe", {{"kind", "moe_share"}}}}),
       TinySwitch({{"hypermoe", {{"kind", "adapter"}, {"bottleneck_dim", 3}}}}),
-      TinySwitch({{"hypermoe", stacks}}), TinySwitch({{"encoder_sparse_step", 0}}),
+      TinySwitch({{"hypermoe", stacks}}),
+      TinySwitch({{"encoder_sparse_step", 0}, {"router_bias", true}}),
       TinySwitch({{"hypermoe", TinyHyper({{"baked", true}})}})};
   const c10::ScalarType dtypes[] = {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble, at::kFloat};
   for (size_t i = 0; i < configs.size(); ++i) {
@@ -251,6 +252,31 @@ TEST_F(DenseFolderTest, BecomesASwitchTransformerThatGrows) {
                         before.at(mlp + "experts.expert_1.wi.weight")));
   EXPECT_TRUE(at::equal(after.at(mlp + "experts.expert_9.wo.weight"),
                         before.at(mlp + "experts.expert_1.wo.weight") * 3));
+}
+
+// Clones have their expert's bias, new routers none.
+TEST_F(DenseFolderTest, RoutersMayHaveABias) {
+  const json config = TinySwitch({{"router_bias", true}, {"expert_capacity", 100}});
+  const auto before = RandomTensors(config, at::kFloat);
+  WriteMadeFolder(scratch_ / "biased", config, before);
+  const auto grown = Grow("biased", "grown", {"model.num_experts=12"});
+  ASSERT_TRUE(grown.ok()) << grown.status();
+  EXPECT_LE(grown->error, 1e-5 * grown->largest_logit);
+  const std::string bias = "decoder.block.1.layer.2.mlp.router.classifier.bias";
+  EXPECT_TRUE(at::equal(TensorsOfFolder(scratch_ / "grown").at(bias), before.at(bias).repeat({3})));
+  const auto made =
+      Grow("t5", "switch", {"model.kind=moe", "model.num_experts=4", "model.router_bias=true"});
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(TensorsOfFolder(scratch_ / "switch")
+                .at("encoder.block.1.layer.1.mlp.router.classifier.bias")
+                .abs()
+                .sum()
+                .item<double>(),
+            0);
+  EXPECT_EQ(
+      ExitCodeOf(
+          Grow("biased", "other", {"model.num_experts=8", "model.router_bias=false"}).status()),
+      ExitCode::kConfig);
 }
 
 // HyperExperts in place of the hypernetwork, which then has no gradients.

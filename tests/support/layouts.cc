@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "parallel/gradient_norm.h"
 #include "tests/support/mpi_test.h"
@@ -11,7 +12,12 @@
 namespace hypermoe {
 
 Outcome Compute(const RunConfig& config, const ProcessMesh& mesh) {
-  Trainer trainer(config, mesh, TinyTokens());
+  return Compute(config, mesh, TinyRows(config));
+}
+
+Outcome Compute(const RunConfig& config, const ProcessMesh& mesh,
+                std::shared_ptr<const TrainingData> data) {
+  Trainer trainer(config, mesh, std::move(data));
   Randomize(trainer);
   const StepResult result = trainer.ComputeGradients(3);
   Outcome outcome;

@@ -36,6 +36,9 @@ struct Outcome {
   std::vector<double> hyper_shares;
 };
 Outcome Compute(const RunConfig& config, const ProcessMesh& mesh);
+// The same on other data than TinyRows.
+Outcome Compute(const RunConfig& config, const ProcessMesh& mesh,
+                std::shared_ptr<const TrainingData> data);
 
 // |a - b| against |b|, or against 1e-3 where that is smaller.
 double RelativeError(double a, double b);

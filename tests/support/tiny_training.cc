@@ -122,6 +122,12 @@ std::vector<WeightedTokens> TinyTokens(int64_t count) {
   return {{{std::make_shared<TinyTokenFile>(count), 0, count}, 1}};
 }
 
+std::shared_ptr<const TrainingRows> TinyRows(const RunConfig& config, int64_t count) {
+  return std::make_shared<const TrainingRows>(TinyTokens(count),
+                                              MakeRowFormat(config.data(), config.model()).value(),
+                                              config.train().batch_size(), config.runtime().seed());
+}
+
 void Randomize(Trainer& trainer) {
   for (const FlatBuffer& buffer : trainer.buffers()) {
     for (const Parameter* parameter : buffer.parameters()) {

@@ -33,6 +33,9 @@ void LimitCapacity(RunConfig* config);
 // One file of `count` keyed random tokens below 16, in memory.
 std::vector<WeightedTokens> TinyTokens(int64_t count = 4000);
 
+// Rows of it for a trainer of `config`.
+std::shared_ptr<const TrainingRows> TinyRows(const RunConfig& config, int64_t count = 4000);
+
 // Gives every parameter keyed random values of its own, the same at every layout: initial values
 // leave much of the hypernetwork without gradient (its last matrix is zero).
 void Randomize(Trainer& trainer);

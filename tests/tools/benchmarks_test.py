@@ -19,6 +19,10 @@ for setting in ("model.hidden_size=32", "model.num_heads=2", "model.ffn_size=48"
     SMALL += ["--set", setting]
 
 
+# 16 inputs are made from 17 tokens, of which one gap of 3 becomes 5 labels: sentinel, tokens, end.
+SWITCH_SMALL = SMALL[:-2] + ["--set", "model.vocab_size=400"]
+
+
 def run(command, ranks=1, **environment):
     launcher = [] if ranks == 1 else [os.path.join(SOURCE, "launch/mpirun"), "-np", str(ranks)]
     return subprocess.run(launcher + command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -112,6 +116,40 @@ class Benchmarks(unittest.TestCase):
             self.assertEqual(results[0]["loss"], results[1]["loss"])
         done = program("bench_train_step", "--evaluation", "--kind=moe,hyper", *SMALL)
         self.assertRegex(done.stdout, r"(?m)^hyper +\d+\.\d +\d+\.\d +\d+\.\d +5\.\d{3}$")
+
+    def check_switch_step(self, ranks):
+        done = program("bench_switch_step", "--json", "--kind=moe,hyper,moe+model.dropout=0.1", *SWITCH_SMALL, ranks=ranks)
+        machine, lines = self.lines(done)
+        self.assertEqual(machine["ranks"], ranks)
+        results = [line for line in lines if "kind" in line]
+        self.assertEqual([result["kind"] for result in results], ["moe", "hyper", "moe+model.dropout=0.1"])
+        for result in results:
+            self.assertEqual((result["work"], result["tokens"]), ("training", 6 * (16 + 5)))
+            self.assertLess(0, result["tokens_per_second"])
+            # One sparse block in each stack.
+            self.assertEqual(result["host_reads"], 2, result)
+        self.assertEqual([(line["time_of"], line["over"]) for line in lines if "ratio" in line][0], ("hyper", "moe"))
+        return [result["loss"] for result in results]
+
+    def test_switch_step_computes_alike_on_one_and_two_ranks(self):
+        for one, two in zip(self.check_switch_step(1), self.check_switch_step(2)):
+            self.assertAlmostEqual(one, two, places=4)
+
+    def test_switch_step_evaluates_and_generates(self):
+        machine, lines = self.lines(program("bench_switch_step", "--json", "--evaluation", *SWITCH_SMALL))
+        results = [line for line in lines if "kind" in line]
+        self.assertEqual([(result["work"], result["tokens"]) for result in results], [("evaluation", 126)] * 2)
+        self.assertEqual(results[0]["loss"], results[1]["loss"])
+        for ranks in (1, 2):
+            machine, lines = self.lines(program("bench_switch_step", "--json", "--new_tokens=3", *SWITCH_SMALL, ranks=ranks))
+            results = [line for line in lines if "kind" in line]
+            self.assertEqual([(result["work"], result["tokens"], "loss" in result) for result in results],
+                             [("generation", 18, False)] * 2)
+        done = program("bench_switch_step", "--new_tokens=3", *SWITCH_SMALL)
+        self.assertRegex(done.stdout, r"(?m)^hyper +\d+\.\d +\d+\.\d +\d+\.\d$")
+        self.assertRegex(done.stdout, r"(?m)^time a token, hyper / moe: \d+\.\d{4} \(quartiles \d")
+        self.fails(64, "--new_tokens", program("bench_switch_step", "--evaluation", "--new_tokens=3", *SWITCH_SMALL))
+        self.fails(64, "encoder-decoder", program("bench_train_step", "--new_tokens=3", *SMALL))
 
     def test_moe_layer_compares_forms_that_compute_alike(self):
         small = ["--tokens=96", "--width=32", "--ffn=48", "--rounds=3", "--warmup=1", "--threads=1"]
@@ -222,14 +260,21 @@ class Benchmarks(unittest.TestCase):
         self.fails(64, "--rounds", program("bench_checkpoint", "--rounds=0"))
         self.fails(74, "no_such_folder", program("bench_checkpoint", "--folder=no_such_folder"))
 
-    def test_comparison_works_without_pytorch(self):
+    def check_comparison(self, script, missing, *options):
         with tempfile.TemporaryDirectory() as empty:
-            done = run([sys.executable, "-B", os.path.join(SOURCE, "tools", "bench_against_pytorch"), "--kind=dense",
-                        "--rounds=1", "--steps=1", "--warmup=0", "--layers=1", "--batch=1", "--sequence=8", "--threads=1",
-                        "--build", BUILD], HYPERMOE_CACHE=empty)
+            done = run([sys.executable, "-B", os.path.join(SOURCE, "tools", script), "--rounds=1", "--steps=1", "--warmup=0",
+                        "--batch=1", "--sequence=8", "--threads=1", "--build", BUILD, *options], HYPERMOE_CACHE=empty)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertRegex(done.stderr, "no PyTorch to compare with, so only our own figures follow: .*--install")
-        self.assertRegex(done.stdout, r"(?m)^dense +\d+\.\d +\([\d.]+ to [\d.]+\) +- +-$")
+        self.assertRegex(done.stderr, f"no {missing} to compare with, so only our own figures follow: .*--install")
+        return done.stdout
+
+    def test_comparison_works_without_pytorch(self):
+        out = self.check_comparison("bench_against_pytorch", "PyTorch", "--kind=dense", "--layers=1")
+        self.assertRegex(out, r"(?m)^dense +\d+\.\d +\([\d.]+ to [\d.]+\) +- +-$")
+
+    def test_comparison_works_without_transformers(self):
+        out = self.check_comparison("bench_against_huggingface", "transformers", "--kind=moe", "--layers=2", "--experts=2")
+        self.assertRegex(out, r"(?m)^moe +\d+\.\d +\([\d.]+ to [\d.]+\) +- +-$")
 
 
 if __name__ == "__main__":

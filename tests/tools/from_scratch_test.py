@@ -23,6 +23,7 @@ KINDS = ("moe", "hyper", "moe_share")
 sys.path.insert(0, os.path.join(SOURCE, "tools"))
 
 import from_scratch_results as results  # noqa: E402
+import seed_statistics  # noqa: E402
 
 SMALL = []
 for setting in ("model.num_layers=1", "model.hidden_size=16", "model.num_heads=2", "model.ffn_size=16", "model.num_experts=4",
@@ -66,14 +67,14 @@ def result(kind, seed, nats, validation=1.0):
 class Statistics(unittest.TestCase):
     def test_quantiles_are_those_of_the_tables(self):
         for freedom, expected in ((1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423)):
-            self.assertAlmostEqual(results.t_quantile(freedom), expected, places=4)
+            self.assertAlmostEqual(seed_statistics.t_quantile(freedom), expected, places=4)
 
     def test_interval(self):
         # Mean 3, sample variance (4 + 1 + 9) / 2 = 7, half width 4.30265 sqrt(7 / 3) = 6.57242.
-        mean, half = results.interval([1.0, 2.0, 6.0])
+        mean, half = seed_statistics.interval([1.0, 2.0, 6.0])
         self.assertEqual(mean, 3)
         self.assertAlmostEqual(half, 6.57242, places=4)
-        self.assertEqual(results.interval([5.0]), (5.0, None))
+        self.assertEqual(seed_statistics.interval([5.0]), (5.0, None))
 
     def test_page_pairs_by_seed(self):
         # hyper - moe in nats a byte, by seeds: -0.01, -0.012, -0.014: mean -0.012, half width 4.30265 * 0.002 / sqrt(3) =

@@ -73,6 +73,7 @@ esac
 BENCHMARKS = {
     "bench_moe_layer": " 8 64 gemm 2.0 1.9 2.1 412.5 1.000 (1\n 8 64 moe 2.2 2.1 2.3 375.0 1.100 (1\n 8 64 source 2.3 2.2 2.4 358.7 1.150 (1",
     "bench_train_step": "dense 500000.0 1.0 1.0 0.1\nhyper 450000.4 1.0 1.0 0.1",
+    "bench_switch_step": "moe 300000.0 1.0 1.0 0.1\nhyper 290000.4 1.0 1.0 0.1",
 }
 
 
