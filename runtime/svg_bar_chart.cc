@@ -57,11 +57,16 @@ class BarDrawing {
     const double more = std::min(120.0, 4.2 * static_cast<double>(longest));
     area.bottom += more;
     area.height += more;
+    // The first name reaches out to the left of its bar.
+    if (!chart.categories.empty() && Slanted(chart.categories[0], room)) {
+      const double reach = 5.6 * static_cast<double>(chart.categories[0].size()) - 0.4 * room;
+      area.left = std::clamp(reach, area.left, 200.0);
+    }
     FitLegend(Names(chart), &area);
     return area;
   }
 
-  // Bars begin at 0, where there is one.
+  // Bars begin at 0, where there is one. They have some room above them.
   static ChartAxis WithZero(const BarChart& chart) {
     ChartAxis axis = chart.values;
     const bool negative =
@@ -81,7 +86,7 @@ class BarDrawing {
         const double value = ValueOf(series, i);
         if (!std::isfinite(value)) continue;
         sum += value;
-        ends.push_back(chart_.stacked ? sum : value);
+        ends.push_back(1.04 * (chart_.stacked ? sum : value));
       }
     }
     if (!chart_.values.logarithmic) ends.push_back(0);
