@@ -10,6 +10,7 @@
 #include "runtime/config_text.h"
 #include "runtime/starting_config.h"
 #include "tests/support/config_files.h"
+#include "tests/support/tiny_sentencepiece.h"
 
 namespace hypermoe {
 namespace {
@@ -25,27 +26,30 @@ RunConfig Given(const std::string& name) {
 }
 
 // As started from a model of 8 experts.
-RunConfig Started(const std::string& name) {
+RunConfig Started(const std::string& name, const TemporaryFolder& folder) {
+  const std::string tokenizer = IsWikiText(name) ? "byte" : WriteTinySentencePiece(folder);
   const absl::StatusOr<RunConfig> start =
       LoadConfig(ConfigPath(IsWikiText(name) ? "gpt2_small" : "switch_base", "moe_8"),
-                 {"data.train=tokens", "data.tokenizer=byte"});
+                 {"data.train=tokens", "data.tokenizer=" + tokenizer});
   EXPECT_TRUE(start.ok()) << start.status();
   return StartingFrom(*start, Given(name));
 }
 
 TEST(PaperConfigsTest, EveryRowCanBeStarted) {
+  const TemporaryFolder folder;
   const std::vector<std::string> names = ConfigsIn("paper");
   EXPECT_EQ(names.size(), 15u);
   for (const std::string& name : names) {
-    const absl::Status status = ValidateConfig(Started(name));
+    const absl::Status status = ValidateConfig(Started(name, folder));
     EXPECT_TRUE(status.ok()) << name << ": " << status;
   }
 }
 
 TEST(PaperConfigsTest, RowsAreWhatTheirNamesSay) {
+  const TemporaryFolder folder;
   for (const std::string& name : ConfigsIn("paper")) {
     SCOPED_TRACE(name);
-    const RunConfig config = Started(name);
+    const RunConfig config = Started(name, folder);
     const std::string row = IsWikiText(name) ? name.substr(9) : name;
     EXPECT_EQ(config.model().kind(), absl::StartsWith(row, "moe_share") ? ModelConfig::moe_share
                                      : absl::StartsWith(row, "moe")     ? ModelConfig::moe
