@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "kernels/matrix_product.h"
+#include "kernels/relative_attention.h"
 #include "model/config_values.h"
 #include "model/expert_capacity.h"
 #include "model/hyper_network.h"
@@ -135,7 +136,8 @@ class Planner {
 
   Planner OfDecoder() const;
   // Probabilities of one attention to `keys` positions, in all that is kept of them, and in what
-  // backward makes of that size. Written out: a fused form keeps a number for each query alone.
+  // backward makes of that size.
+  bool WritesOut(int64_t keys) const;
   int64_t Probabilities(int64_t keys) const;
   int64_t ProbabilitiesBackward(int64_t keys) const;
   // Of relative positions, for all blocks of a stack together.
@@ -244,21 +246,25 @@ Planner Planner::OfDecoder() const {
   return decoder;
 }
 
-// With dropout before and after it, and its mask; in bfloat16 rounded too.
+bool Planner::WritesOut(int64_t keys) const {
+  const bool on_gpu = config_.mesh().device() == MeshConfig::cuda;
+  return WritesOutProbabilities(S_, keys, on_gpu ? at::kCUDA : at::kCPU);
+}
+
+// With dropout before and after it, and its mask; in bfloat16 rounded too. Made piece by piece, the
+// mask alone stays.
 int64_t Planner::Probabilities(int64_t keys) const {
-  const bool twice = model_.dropout() > 0 || Mixed();
-  return T_ * model_.num_heads() * keys *
-         (parameter_ + (twice ? element_ : 0) + (model_.dropout() > 0 ? 1 : 0));
+  const bool dropped = model_.dropout() > 0, twice = dropped || Mixed();
+  const int64_t written = WritesOut(keys) ? parameter_ + (twice ? element_ : 0) : 0;
+  return T_ * model_.num_heads() * keys * (written + (dropped ? 1 : 0));
 }
 
 int64_t Planner::ProbabilitiesBackward(int64_t keys) const {
-  return 2 * T_ * model_.num_heads() * keys * parameter_;
+  return WritesOut(keys) ? 2 * T_ * model_.num_heads() * keys * parameter_ : 0;
 }
 
-// The bias, the buckets that its rows are of, and its gradient.
-int64_t Planner::RelativeBias() const {
-  return S_ * S_ * (2 * model_.num_heads() * parameter_ + 8);
-}
+// The bias and its gradient.
+int64_t Planner::RelativeBias() const { return 2 * S_ * S_ * model_.num_heads() * parameter_; }
 
 // Of a block of a Switch Transformer, which in a decoder also attends to `encoded` positions of the
 // encoder's output.

@@ -16,7 +16,7 @@ import tempfile
 import job
 
 FACTOR = 1.3  # between computed and taken
-SWITCH_FACTOR = 1.1  # the same of family switch_transformers
+SWITCH_FACTOR = 1.2  # the same of family switch_transformers
 SAVED = 0.85  # what a way to save memory must leave at most
 UNITS = {"KiB": 2.0**-10, "MiB": 1.0, "GiB": 2.0**10}
 LINE = re.compile(r"^memory +([\d.]+) ([KMG]iB) at most on a rank for training, computed ([\d.]+) ([KMG]iB)$", re.MULTILINE)

@@ -277,16 +277,16 @@ TEST(PlanMemoryTest, CountsTheBlocksOfBothStacks) {
                 labels = 4 * LabelsOfRow(Config({"model.family=switch_transformers"}));
   ASSERT_EQ(labels, 4 * 58);
   const int64_t width = 768 * 4, network = 2 * 3072 * 4, norm = 2 * width + 4;
-  // Of a row of either: norm, queries and what they find, keys and values, probabilities.
-  const int64_t encoder = inputs * (norm + 4 * width + 12 * 256 * 4 + norm + network);
-  const int64_t decoder = labels * (norm + 4 * width + 12 * 58 * 4) +
-                          labels * (norm + 2 * width + 12 * 256 * 4) + inputs * 2 * width +
-                          labels * (norm + network);
+  // Of a row of either: norm, queries and what they find, keys and values. Probabilities are kept
+  // of the fewest alone, those of the decoder's rows among themselves.
+  const int64_t encoder = inputs * (norm + 4 * width + norm + network);
+  const int64_t decoder = labels * (norm + 4 * width + 12 * 58 * 4) + labels * (norm + 2 * width) +
+                          inputs * 2 * width + labels * (norm + network);
   const MemoryPlan plain = plan("2", "2", "model.dropout=0");
   EXPECT_EQ(plan("5", "2", "model.dropout=0").activations - plain.activations, 3 * encoder);
   EXPECT_EQ(plan("2", "6", "model.dropout=0").activations - plain.activations, 4 * decoder);
-  // Probabilities again, and masks: of outputs, of inner rows and of probabilities.
-  const int64_t dropped = inputs * (12 * 256 * (4 + 1) + 768 + 768 + 3072);
+  // Masks: of probabilities, of outputs and of inner rows.
+  const int64_t dropped = inputs * (12 * 256 + 768 + 768 + 3072);
   EXPECT_EQ(plan("5", "2", "model.dropout=0.1").activations -
                 plan("2", "2", "model.dropout=0.1").activations,
             3 * (encoder + dropped));
