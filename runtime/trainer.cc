@@ -290,7 +290,8 @@ Trainer::DeviceFigures Trainer::AccumulateGradients(int64_t step, StepResult* re
   return figures;
 }
 
-// The labels of the whole batch; or the rank's own that count, times the number of such means. A rank that has rows but no such label adds a mean of 0.
+// The labels of the whole batch; or the rank's own that count, times the number of such means. A
+// rank that has rows but no such label adds a mean of 0.
 double Trainer::LossDivisor(int64_t step, const at::Tensor& labels_BT) const {
   const TrainConfig& train = config_.train();
   if (train.loss_norm() == TrainConfig::all_tokens)
