@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/host_read.h"
 #include "launch/build_identity.h"
+#include "model/config_values.h"
 #include "parallel/replica_check.h"
 #include "runtime/beam_search.h"
 #include "runtime/model_logits.h"
@@ -23,10 +24,6 @@
 
 namespace hypermoe {
 namespace {
-
-bool HasEncoder(const RunConfig& config) {
-  return config.model().family() == ModelConfig::switch_transformers;
-}
 
 std::shared_ptr<const RowFormat> FormatOf(const RunConfig& config) {
   return MakeRowFormat(config.data(), config.model()).value();
@@ -92,12 +89,12 @@ int64_t TimedModel::Tokens() const {
   const int64_t rows = config.train().batch_size();
   if (work == TimedWork::kGeneration) return rows * new_tokens;
   const RowFormat::Sizes& sizes = FormatOf(config)->sizes();
-  return rows * (sizes.inputs + (HasEncoder(config) ? sizes.labels : 0));
+  return rows * (sizes.inputs + (HasEncoder(config.model()) ? sizes.labels : 0));
 }
 
 absl::Status SetUp(std::shared_ptr<Communicator> world, TimedModel* model) {
   const RunConfig& config = model->config;
-  if (model->work == TimedWork::kGeneration && !HasEncoder(config)) {
+  if (model->work == TimedWork::kGeneration && !HasEncoder(config.model())) {
     return UsageError(absl::StrCat(model->name,
                                    ": --new_tokens needs an encoder-decoder model: give --set "
                                    "model.family=switch_transformers"));

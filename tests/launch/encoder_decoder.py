@@ -10,35 +10,16 @@ import shutil
 import sys
 import tempfile
 
-import job
+from program import Program
 
 ADAFACTOR = ["--set", "optimizer.kind=adafactor", "--set", "optimizer.learning_rate=0.01"]
 
 
-class Program:
-    def __init__(self, build, source, folder):
-        self.program, self.source, self.folder = os.path.join(build, "hypermoe"), source, folder
-
-    def __call__(self, ranks, *arguments):
-        """The last line of stdout, as JSON where it is."""
-        run = job.start(self.source, ranks, [self.program, *arguments], self.folder)
-        if run.code != 0:
-            raise RuntimeError(f"{' '.join(arguments)}: exit code {run.code}: {run.stderr}")
-        last = (run.stdout.splitlines() or [""])[-1]
-        return json.loads(last) if last.startswith("{") else last
-
-
-def losses(folder, run):
-    with open(os.path.join(folder, run, "metrics.jsonl"), encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
-    return [record["loss"] for record in records if record["kind"] == "train"]
-
-
-def check_training(hypermoe, folder, run, ranks, kind, changes):
+def check_training(hypermoe, run, ranks, kind, changes):
     config = os.path.join(hypermoe.source, "configs", f"switch_tiny_{kind}.textproto")
     hypermoe(ranks, "pretrain", "--config", config, "--run_dir", run, "--set", "data.train=text",
              "--set", "train.validation_every=0", "--set", "checkpoint.every=0", *changes)
-    course = losses(folder, run)
+    course = hypermoe.losses(run)
     first, last = course[0], sum(course[-10:]) / 10
     # Uniform guesses over the vocabulary cost log(358) = 5.88.
     return [] if first > 5.5 and last < 3.8 else [f"{run}: loss from {first} to {last} in {len(course)} steps"]
@@ -81,8 +62,8 @@ def main():
     try:
         hypermoe(1, "prepare", "--input", os.path.join(source, "README.md"), "--tokenizer", "byte", "--no_end_of_text",
                  "--output", "text")
-        wrong = check_training(hypermoe, folder, "hyper", 2, "hyper", [])
-        wrong += check_training(hypermoe, folder, "moe", 1, "moe", ADAFACTOR)
+        wrong = check_training(hypermoe, "hyper", 2, "hyper", [])
+        wrong += check_training(hypermoe, "moe", 1, "moe", ADAFACTOR)
         wrong += check_folder(hypermoe, folder, 2)
         wrong += check_generation(hypermoe, folder)
     finally:

@@ -12,25 +12,12 @@ import shutil
 import sys
 import tempfile
 
-import job
+from program import Program
 
 TINY = ["--set", "model.num_experts=8", "--set", "data.train=text", "--set", "train.steps=40",
         "--set", "train.validation_every=0", "--set", "checkpoint.every=0"]
 GOOD, BAD = ["a joy", "bright", "warm", "well made"], ["a bore", "dull", "cold", "badly made"]
 THINGS, NAMES = ["film", "cast", "music", "plot"], ["Ann", "Bo", "Cy", "Di"]
-
-
-class Program:
-    def __init__(self, build, source, folder):
-        self.program, self.source, self.folder = os.path.join(build, "hypermoe"), source, folder
-
-    def __call__(self, ranks, *arguments):
-        """The last line of stdout, as JSON where it is."""
-        run = job.start(self.source, ranks, [self.program, *arguments], self.folder)
-        if run.code != 0:
-            raise RuntimeError(f"{' '.join(arguments)}: exit code {run.code}: {run.stderr}")
-        last = (run.stdout.splitlines() or [""])[-1]
-        return json.loads(last) if last.startswith("{") else last
 
 
 def write_sst2(folder, choose):
@@ -57,21 +44,16 @@ def write_squad(folder, choose):
             json.dump({"version": "1.1", "data": articles}, file)
 
 
-def records(folder, run, kind):
-    with open(os.path.join(folder, run, "metrics.jsonl"), encoding="utf-8") as lines:
-        return [record for record in map(json.loads, lines) if record["kind"] == kind]
-
-
 def finetune(hypermoe, task, *changes):
     config = os.path.join(hypermoe.source, "configs", "finetune.textproto")
     hypermoe(2, "finetune", "--config", config, "--task", task, "--data", f"data_{task}", "--init_from", "grown", "--run_dir", task,
              "--set", "optimizer.learning_rate=3e-3", "--set", "decoding.max_length=10", *changes)
 
 
-def check_squad(hypermoe, folder):
+def check_squad(hypermoe):
     finetune(hypermoe, "squad", "--set", "train.epochs=0", "--set", "train.steps=50", "--set", "train.validation_every=25",
              "--set", "data.source_length=60")
-    course = [record["loss"] for record in records(folder, "squad", "train")]
+    course = hypermoe.losses("squad")
     first, last = course[0], sum(course[-5:]) / 5
     # Four names of two or three bytes, and an end.
     return [] if len(course) == 50 and first > 2 and last < 0.8 * first else [f"squad: loss from {first} to {last}"]
@@ -79,7 +61,7 @@ def check_squad(hypermoe, folder):
 
 def check_sst2(hypermoe, folder):
     finetune(hypermoe, "sst2", "--set", "train.epochs=4", "--set", "train.validation_every=10", "--set", "train.patience=9")
-    validations = records(folder, "sst2", "validation")
+    validations = hypermoe.records("sst2", "validation")
     best = max(validations, key=lambda record: record["accuracy"])
     evaluate = ["evaluate", "--task", "sst2", "--data", "data_sst2", "--checkpoint"]
     wrong = [] if validations[-1]["step"] == 50 else [f"200 examples, 4 epochs of 16 a step: {validations}"]
@@ -113,7 +95,7 @@ def main():
         hypermoe(2, "pretrain", "--config", os.path.join(source, "configs", "switch_tiny_hyper.textproto"), "--run_dir", "pretrained",
                  *TINY)
         hypermoe(2, "grow", "--from", "pretrained", "--experts", "16", "--output", "grown")
-        wrong = check_squad(hypermoe, folder) + check_sst2(hypermoe, folder)
+        wrong = check_squad(hypermoe) + check_sst2(hypermoe, folder)
     finally:
         shutil.rmtree(folder)
     print("\n".join(wrong) or "all as it must be")
